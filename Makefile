@@ -1,0 +1,69 @@
+# Every target sets up what it needs in .venv; a second run is quick.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_VERSION := 26.3
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+HOST ?= 127.0.0.1
+PORT ?= 8000
+SOURCES := contract compress service tests
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fix test-system test-gpu bench constraints clean
+
+help:  ## Show the targets.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/.venv: Makefile
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 10) <= v[:2] <= (3, 13) else f"expected Python 3.10 to 3.13, got {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.venv pyproject.toml constraints.txt
+	@echo "Installing what compressing and serving need (once, some minutes) ..."
+	$(INSTALL) --editable '.[compress,service]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(INSTALL) --group dev
+	@touch $@
+
+$(VENV)/.system: $(VENV)/.dev
+	$(INSTALL) --group system
+	@touch $@
+
+demo: $(VENV)/.run  ## Compress a small Vision Transformer, then serve it and a photo classifier.
+	$(BIN)/gpusq compress recipes/digits.yaml
+	$(BIN)/gpusq serve --repository model_repository --host $(HOST) --port $(PORT)
+
+test: $(VENV)/.dev  ## Run the tests that need neither a GPU nor a container.
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev  ## Check format, lint, types and the direction of imports.
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports
+
+fix: $(VENV)/.dev  ## Format and mend what can be mended automatically.
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+test-system: $(VENV)/.system  ## Run the tests against a real Triton and a real browser.
+	$(BIN)/python -m pytest -m 'triton or browser' tests/system
+
+test-gpu: $(VENV)/.dev  ## Run the tests that need an NVIDIA GPU with TensorRT.
+	$(BIN)/python -m pytest -m gpu tests/system
+
+bench: $(VENV)/.run  ## Measure INT8 against FP32 on this CPU, side by side.
+	$(BIN)/gpusq bench
+
+constraints:  ## Resolve the pinned versions anew (needs uv).
+	uv pip compile --quiet --universal --python-version 3.10 --all-extras --group dev --group system \
+	  --no-emit-index-url --no-header --no-annotate pyproject.toml --output-file constraints.new
+	{ head -n 1 constraints.txt; grep -vE '^(nvidia-|cuda-|triton==)' constraints.new; } >constraints.tmp
+	mv constraints.tmp constraints.txt && rm constraints.new
+
+clean:  ## Remove the environment and every run.
+	rm -rf $(VENV) runs

@@ -1,0 +1,92 @@
+"""Label sets: the names behind the class indices of a network, by set name or inline."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from contract.errors import CardError
+
+_SETS = Path(__file__).with_name("label_sets")
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Class ids and readable names, in the order of the network's outputs.
+
+    Args:
+        name: A set that ships with this package ("imagenet-1k"), or "inline".
+        ids: One stable id a class, such as a WordNet synset; the name itself for inline sets.
+        names: One readable name a class.
+    """
+
+    name: str
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Return the number of classes."""
+        return len(self.names)
+
+    def index(self, label: str) -> int | None:
+        """Return the class that a folder or a user means by ``label``, or None.
+
+        An id, a whole name, or one of its comma-separated synonyms, whatever its case and
+        with ``_`` for a blank. A word that several classes share ("crane") means none of them.
+
+        >>> digits = inline(["zero", "one"])
+        >>> digits.index("One"), digits.index("two")
+        (1, None)
+        """
+        return self._by_label.get(_folded(label))
+
+    @functools.cached_property
+    def _by_label(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        shared: set[str] = set()
+        for index, (label_id, name) in enumerate(zip(self.ids, self.names, strict=True)):
+            for word in {_folded(label_id), _folded(name), *map(_folded, name.split(","))}:
+                if found.setdefault(word, index) != index:
+                    shared.add(word)
+        return {word: index for word, index in found.items() if word not in shared}
+
+
+def inline(names: list[str]) -> LabelSet:
+    """Make a label set of a model's own.
+
+    Raises:
+        CardError: No name, an empty name, or the same name twice.
+    """
+    if not names or not all(name.strip() for name in names):
+        raise CardError(f"labels need at least one name and no empty one, got {names!r}")
+    if len(set(names)) != len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise CardError(f"labels must differ, these come twice: {', '.join(twice)}")
+    return LabelSet("inline", tuple(names), tuple(names))
+
+
+@functools.cache
+def load(name: str) -> LabelSet:
+    """Load a label set that ships with this package.
+
+    Raises:
+        CardError: There is no set of that name.
+
+    >>> load("imagenet-1k").names[0]
+    'tench, Tinca tinca'
+    """
+    path = _SETS / f"{name}.tsv"
+    if name not in available():
+        raise CardError(f"unknown label set {name!r}; known sets: {', '.join(available())}")
+    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+    return LabelSet(name, tuple(row[0] for row in rows), tuple(row[1] for row in rows))
+
+
+def available() -> list[str]:
+    """Return the names of the label sets that ship with this package."""
+    return sorted(path.stem for path in _SETS.glob("*.tsv"))
+
+
+def _folded(label: str) -> str:
+    return " ".join(label.replace("_", " ").casefold().split())
