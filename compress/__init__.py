@@ -1,0 +1,1 @@
+"""The offline half: a dense Vision Transformer becomes sparse, quantised and servable."""
