@@ -120,7 +120,8 @@ class ModelCard:
                 f"this card has version {version!r}, this release reads {CARD_VERSION}. "
                 "Export the model again with this release."
             )
-        return _build(cls, plain, "card")
+        card: ModelCard = _build(cls, plain, "card")
+        return card
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> ModelCard:

@@ -142,7 +142,9 @@ def _open(data: bytes) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise ImageError(ImageFault.TOO_MANY_PIXELS, f"The picture is too large: {error}") from error
+        raise ImageError(
+            ImageFault.TOO_MANY_PIXELS, f"The picture is too large: {error}"
+        ) from error
     except UnidentifiedImageError as error:
         raise _not_an_image(data) from error
     except _DECODER_ERRORS as error:
