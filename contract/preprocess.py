@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import struct
 import warnings
 import zlib
@@ -17,7 +18,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from contract.errors import ImageError, ImageFault
 
@@ -44,8 +45,34 @@ _DECODER_ERRORS: Final = (
     struct.error,
     zlib.error,
 )
+# Pillow's name for a JPEG with more pictures behind the first, which many phones write.
+_JPEG: Final = ("JPEG", "MPO")
+_SIGNATURES: Final = (rb"\xff\xd8\xff", rb"\x89PNG\r\n\x1a\n", rb"RIFF....WEBP")
+_OTHER_FORMATS: Final = {
+    rb"GIF8[79]a": "GIF",
+    rb"BM.{4}\x00\x00\x00\x00": "BMP",
+    rb"II\*\x00|MM\x00\*": "TIFF",
+    rb"....ftyp(hei|hev|mif|msf)": "HEIC",
+    rb"....ftypavi": "AVIF",
+    rb"\xff\x0a|\x00\x00\x00\x0cJXL ": "JPEG XL",
+    rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51": "JPEG 2000",
+    rb"%PDF-": "PDF",
+    rb"8BPS": "Photoshop",
+    rb"\x00\x00\x01\x00": "ICO",
+    rb"\s*<(svg|\?xml)": "SVG",
+}
+_UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # Where the alpha channel is zero the colours are undefined; white is what viewers show.
-_BACKDROP: Final = (255, 255, 255, 255)
+_BACKDROP: Final = (255, 255, 255)
+_ANY_PILLOW_MODULE: Final = r"PIL\."
 
 
 @dataclass(frozen=True)
@@ -85,6 +112,9 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, shorter_side_px: int = 
 
     EXIF orientation is applied, transparency is laid on white, 16-bit samples are scaled (not
     clipped), and CMYK and palette pictures are converted. Of an animation, the first frame.
+    A damaged EXIF block does not spoil a good picture: it is then taken as upright. Safe to call
+    from many threads. Pillow's own warnings are silenced in this process from the first call on:
+    here they speak of the sender's file, and the outcome or the error says what matters.
 
     Args:
         data: A JPEG, PNG or WebP file.
@@ -95,14 +125,14 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, shorter_side_px: int = 
     Raises:
         ImageError: Not a picture, of another format, too large, or damaged.
     """
+    _silence_pillow()
     image = _open(data)
     _check_size(image, max_pixels)
-    if shorter_side_px and image.format == "JPEG":
+    if shorter_side_px and image.format in _JPEG:
         _draft(image, 2 * shorter_side_px)
     try:
         image.load()
-        upright = ImageOps.exif_transpose(image)
-        return _to_rgb(upright)
+        return _to_rgb(_upright(image))
     except _DECODER_ERRORS as error:
         raise _damaged(image.format, error) from error
 
@@ -116,7 +146,7 @@ def fit(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.uint
     box = _centre_box(image.size, preprocessing)
     size = (preprocessing.width, preprocessing.height)
     # Only the cut is computed: scaling a 1 x 20000 strip whole would need gigabytes.
-    resized = image.resize(size, _RESAMPLING[preprocessing.interpolation], box=box)
+    resized = image.resize(size, resampling(preprocessing), box=box)
     return np.asarray(resized, dtype=np.uint8)
 
 
@@ -135,24 +165,35 @@ def preprocess(
     return fit(image, preprocessing)
 
 
+def resampling(preprocessing: Preprocessing) -> Image.Resampling:
+    """Return the Pillow filter that a network was trained with."""
+    return _RESAMPLING[preprocessing.interpolation]
+
+
+def _silence_pillow() -> None:
+    # warnings.catch_warnings is not safe in threads, and pictures are decoded in a pool of them.
+    # Looked for at each call because test runners and catch_warnings elsewhere restore the list.
+    first = warnings.filters[0] if warnings.filters else None
+    ours = ("ignore", None, Warning, re.compile(_ANY_PILLOW_MODULE), 0)
+    if first != ours:
+        warnings.filterwarnings("ignore", module=_ANY_PILLOW_MODULE)
+
+
 def _open(data: bytes) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            # Our own limit is checked right after the header; Pillow's only warns.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageError(
             ImageFault.TOO_MANY_PIXELS, f"The picture is too large: {error}"
         ) from error
     except UnidentifiedImageError as error:
-        raise _not_an_image(data) from error
+        raise _unreadable(data) from error
     except _DECODER_ERRORS as error:
         raise _damaged(None, error) from error
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
-    progressive = image.format == "JPEG" and bool(image.info.get("progressive"))
+    progressive = image.format in _JPEG and bool(image.info.get("progressive"))
     limit = min(max_pixels, MAX_PIXELS_PROGRESSIVE) if progressive else max_pixels
     width, height = image.size
     if width * height > limit:
@@ -172,31 +213,47 @@ def _draft(image: Image.Image, at_least_px: int) -> None:
     image.draft("RGB", (math.ceil(width * scale), math.ceil(height * scale)))
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except _DECODER_ERRORS:
+        return image
+    # The tag may hold anything: text, a fraction, several numbers.
+    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
+    if image.mode.startswith("I;16"):
         return _from_16_bit(image)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, _BACKDROP), rgba).convert("RGB")
+        picture = Image.new("RGB", rgba.size, _BACKDROP)
+        picture.paste(rgba, mask=rgba)
+        return picture
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
     # convert("RGB") clips 16-bit samples at 255, which turns nearly every pixel white.
-    samples = np.asarray(image, dtype=np.float64)
-    grey = np.clip(np.rint(samples / 257.0), 0, 255).astype(np.uint8)
+    samples = np.asarray(image).astype(np.uint32)
+    # samples / 257, rounded, in whole numbers.
+    grey = ((samples * 255 + 32_895) >> 16).astype(np.uint8)
+    if isinstance(transparent := image.info.get("transparency"), int):
+        grey[samples == transparent] = _BACKDROP[0]
     return Image.fromarray(grey).convert("RGB")
 
 
 def _centre_box(
     size_px: tuple[int, int], preprocessing: Preprocessing
 ) -> tuple[float, float, float, float]:
+    """Return left, top, right and bottom of the cut, in pixels of the picture before scaling."""
     width, height = size_px
-    scale = preprocessing.shorter_side_px / min(width, height)
-    # Rounding as the published evaluation does: whole pixels after scaling, then the cut.
-    scaled_width, scaled_height = round(width * scale), round(height * scale)
-    left = (scaled_width - preprocessing.width) // 2
-    top = (scaled_height - preprocessing.height) // 2
+    shorter_px, target_px = min(size_px), preprocessing.shorter_side_px
+    # The published evaluation cuts off the fraction of the longer side, and rounds the margins.
+    scaled_width, scaled_height = (target_px * side // shorter_px for side in size_px)
+    left = round((scaled_width - preprocessing.width) / 2)
+    top = round((scaled_height - preprocessing.height) / 2)
     step_x, step_y = width / scaled_width, height / scaled_height
     return (
         left * step_x,
@@ -206,18 +263,26 @@ def _centre_box(
     )
 
 
-def _not_an_image(data: bytes) -> ImageError:
+def _unreadable(data: bytes) -> ImageError:
+    """Say what the bytes are, of which Pillow only says that they are none of ours."""
     known = ", ".join(FORMATS)
     if not data:
         return ImageError(ImageFault.NOT_AN_IMAGE, f"Expected a picture ({known}), got no bytes.")
+    if any(re.match(signature, data, re.DOTALL) for signature in _SIGNATURES):
+        return _damaged(None, "its header cannot be read")
+    for signature, name in _OTHER_FORMATS.items():
+        if re.match(signature, data, re.DOTALL):
+            return ImageError(
+                ImageFault.UNSUPPORTED_FORMAT,
+                f"Expected a picture as {known}, got {name}. Convert it to one of these formats.",
+            )
     return ImageError(
         ImageFault.NOT_AN_IMAGE,
-        f"Expected a picture ({known}), got {len(data):,} bytes that begin with "
-        f"{data[:8]!r}. Convert it to one of these formats.",
+        f"Expected a picture ({known}), got {len(data):,} bytes that begin with {data[:8]!r}.",
     )
 
 
-def _damaged(image_format: str | None, error: BaseException) -> ImageError:
+def _damaged(image_format: str | None, error: BaseException | str) -> ImageError:
     kind = f"{image_format} picture" if image_format else "picture"
     return ImageError(
         ImageFault.DAMAGED,
