@@ -1,4 +1,4 @@
-"""A real network of a few hundred bytes and its card, with a knob for each thing that can be wrong."""
+"""A real network of a few hundred bytes and its card, with a knob for each thing to get wrong."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def card(*, classes: list[str] = NAMES, side_px: int = 4) -> ModelCard:
         precision=Precision("int8", "int8", "2:4"),
         accuracy=(Accuracy("made up", 8, 0.75, None, 0.5),),
         provenance={"teacher": "none", "licence": "Apache-2.0"},
-        description="Names the strongest colour – for tests.",
+        description="Names the strongest colour, für Tests.",
     )
 
 

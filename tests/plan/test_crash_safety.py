@@ -1,0 +1,150 @@
+"""A publisher may be killed at any moment, and two may run at once: no reader ever notices."""
+
+import multiprocessing
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from compress.plan.repository import publish
+from contract.card import ModelCard
+from tests.plan import tiny
+
+# Forked children inherit the imports, so that killing dozens of them takes a second.
+fork = multiprocessing.get_context("fork")
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+WATCHED = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.copyfile"}
+
+
+def bundle_of(folder: Path, gain: float) -> Path:
+    """Return a bundle whose card and network can be told to belong together."""
+    card = tiny.card(classes=[f"gain {gain}", "second", "third"])
+    return tiny.write_bundle(folder, tiny.graph(gain=gain), card)
+
+
+def served(repository: Path, name: str) -> tuple[str, bytes] | None:
+    """Read a model as a server does: the first label and the network, None when there is none."""
+    if not (repository / name).exists():
+        return None
+    config = text_format.Parse((repository / name / "config.pbtxt").read_text(), ModelConfig())
+    card = ModelCard.from_parameters({k: v.string_value for k, v in config.parameters.items()})
+    (version,) = config.version_policy.specific.versions
+    network = (repository / name / str(version) / "model.onnx").read_bytes()
+    return card.labels.names[0], network
+
+
+def publish_until_killed(bundle: Path, repository: Path, step: int) -> None:
+    """Publish in this process, but die just before file operation number ``step``."""
+    left = step
+
+    def watch(event: str, args: tuple[object, ...]) -> None:
+        nonlocal left
+        if event in WATCHED and str(args[0]).startswith(str(repository)):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    publish(bundle, repository, "tiny")
+
+
+def killed_at(step: int, bundle: Path, repository: Path) -> bool:
+    child = fork.Process(target=publish_until_killed, args=(bundle, repository, step))
+    child.start()
+    child.join(30)
+    assert child.exitcode in (0, -signal.SIGKILL)
+    return child.exitcode != 0
+
+
+def leftovers(repository: Path) -> list[str]:
+    return [path.name for path in repository.rglob(".*") if path.name != ".publish.lock"]
+
+
+@pytest.mark.parametrize("already", [False, True], ids=["first publish", "next version"])
+def test_killed_anywhere_the_old_state_stands_and_the_next_publish_cleans_up(already, tmp_path):
+    old, new = bundle_of(tmp_path / "old", 2.0), bundle_of(tmp_path / "new", 3.0)
+    outcomes = []
+    for step in range(1, 1000):
+        repository = tmp_path / f"repository {step}"
+        if already:
+            publish(old, repository, "tiny")
+        before = served(repository, "tiny")
+
+        if not killed_at(step, new, repository):
+            break
+        after = served(repository, "tiny")
+        whole = ("gain 3.0", (new / "model.onnx").read_bytes())
+        assert after in (before, whole), f"killed before file operation {step}"
+        outcomes.append(after == whole)
+
+        version = publish(new, repository, "tiny")
+        assert served(repository, "tiny") == whole
+        assert leftovers(repository) == []
+        numbers = {path.name for path in (repository / "tiny").iterdir() if path.is_dir()}
+        assert numbers == ({"1", version.name} if already else {"1"})
+
+    # Both sides of the switch were tried, and it happens once.
+    assert len(outcomes) > 10
+    assert outcomes == sorted(outcomes)
+    assert True in outcomes
+
+
+def test_nothing_but_files_lies_in_the_repository_while_a_first_network_is_copied(tmp_path):
+    # Triton takes each folder for a model, hidden ones too, and does not start over a broken one.
+    bundle, repository = bundle_of(tmp_path / "new", 3.0), tmp_path / "repository"
+    child = fork.Process(target=publish_and_look_for_folders, args=(bundle, repository))
+    child.start()
+    child.join(30)
+
+    assert child.exitcode == 0
+
+
+def publish_and_look_for_folders(bundle: Path, repository: Path) -> None:
+    folders_seen = []
+
+    def watch(event: str, args: tuple[object, ...]) -> None:
+        if event == "shutil.copyfile":
+            folders_seen.append([path for path in repository.iterdir() if path.is_dir()])
+
+    sys.addaudithook(watch)
+    publish(bundle, repository, "tiny")
+    sys.exit(folders_seen != [[]])
+
+
+def publish_often(bundles: list[Path], repository: Path) -> None:
+    for _ in range(5):
+        for bundle in bundles:
+            publish(bundle, repository, "tiny")
+
+
+def test_two_publishers_at_once_take_turns_and_a_reader_sees_only_whole_models(tmp_path):
+    bundles = [bundle_of(tmp_path / str(gain), gain) for gain in (1.0, 2.0, 3.0, 4.0)]
+    networks = {f"gain {b.name}": (b / "model.onnx").read_bytes() for b in bundles}
+    repository = tmp_path / "repository"
+
+    publishers = [
+        fork.Process(target=publish_often, args=(pair, repository))
+        for pair in (bundles[:2], bundles[2:])
+    ]
+    for publisher in publishers:
+        publisher.start()
+    seen = set()
+    while any(publisher.is_alive() for publisher in publishers):
+        model = served(repository, "tiny")
+        if model is not None:
+            label, network = model
+            assert network == networks[label]
+            seen.add(label)
+    for publisher in publishers:
+        publisher.join()
+
+    assert [publisher.exitcode for publisher in publishers] == [0, 0]
+    assert len(seen) > 1
+    # Twenty publishes, none of which equals the one before it in its own process.
+    assert leftovers(repository) == []
+    versions = sorted(int(p.name) for p in (repository / "tiny").iterdir() if p.is_dir())
+    assert versions == list(range(1, len(versions) + 1))
