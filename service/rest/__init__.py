@@ -1,0 +1,1 @@
+"""The REST transport: parse, call the gateway, map its codes to HTTP."""

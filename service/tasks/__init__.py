@@ -1,0 +1,1 @@
+"""Output tensors to predictions, in NumPy. One file a task."""

@@ -1,0 +1,114 @@
+"""The command ``python -m service``, which ``gpusq serve`` runs."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from pydantic import ValidationError
+
+from service.app import create_app
+from service.errors import StartError
+from service.executors import choice
+from service.settings import Settings
+
+logger = logging.getLogger("service")
+
+EXAMPLE = """\
+example:
+  python -m service --repository model_repository --host 127.0.0.1 --port 8000
+  curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8000/v1/classify
+
+Every other setting is an environment variable, such as GPUSQ_DEADLINE_S=5; docs/settings.md lists
+them all. The page is at /, the API's documentation at /docs."""
+
+
+def main() -> int:
+    """Serve until a signal comes; return the exit code."""
+    # Without this a stop while models load would end in a traceback.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        settings = _settings()
+        logging.basicConfig(
+            level=settings.log_level.upper(),
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        )
+        serve(settings)
+    except StartError as error:
+        print(f"gpusq serve: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def serve(settings: Settings) -> None:
+    """Load the models, then answer until a signal comes.
+
+    Raises:
+        StartError: No usable model, or the address cannot be had.
+    """
+    with _listen(settings.host, settings.port) as listener:
+        app = create_app(settings, choice.load(settings))
+        host, port = listener.getsockname()[:2]
+        logger.info("ready at http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        config = uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=settings.drain_timeout_s,
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+        logger.info("stopped")
+
+
+def _settings() -> Settings:
+    parser = argparse.ArgumentParser(
+        prog="python -m service",
+        description="Serve a model repository over HTTP.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--repository", type=Path, metavar="DIR", help="the model repository (model_repository)"
+    )
+    parser.add_argument("--host", metavar="H", help="the address to listen at (127.0.0.1)")
+    parser.add_argument("--port", type=int, metavar="P", help="the port; 0 picks one (8000)")
+    given: dict[str, Any] = {k: v for k, v in vars(parser.parse_args()).items() if v is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = first["loc"][0]
+        raise StartError(f"setting {name}: {first['msg']}, got {first['input']!r}") from error
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the address before the models are loaded, which takes seconds."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise StartError(
+            f"cannot listen at {host}:{port}: {error.strerror or error}. Choose another --port."
+        ) from error
+    return listener
+
+
+if __name__ == "__main__":
+    sys.exit(main())

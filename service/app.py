@@ -1,0 +1,71 @@
+"""Wire an application: the only place that knows every part."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from fastapi import FastAPI
+
+from service.errors import StartError
+from service.executors.executor import Executor
+from service.gateway import Gateway
+from service.rest import pages, problems, routes, schema
+from service.rest.edge import Edge
+from service.settings import Settings
+
+_DESCRIPTION: Final = (
+    "Send a picture, get labels and the time that every stage took. Errors are RFC 9457 problems; "
+    "`code` is stable, `detail` is for people."
+)
+
+
+def create_app(settings: Settings, executor: Executor) -> FastAPI:
+    """Make the application that answers with one executor's models.
+
+    Args:
+        settings: Limits and defaults.
+        executor: Loaded and warm; the application closes it when it stops.
+
+    Raises:
+        StartError: No model can be asked, or the default model is not among those that can.
+    """
+    gateway = Gateway(executor, settings)
+    _require_default(gateway)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        gateway.close()
+
+    app = FastAPI(
+        title="GPUSQ-ViT",
+        summary="Sparse INT8 Vision Transformers, served",
+        description=_DESCRIPTION,
+        version="1",
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.gateway = gateway
+    app.state.settings = settings
+    app.include_router(routes.router)
+    app.include_router(pages.router)
+    problems.install(app)
+    schema.install(app)
+    app.add_middleware(Edge)
+    return app
+
+
+def _require_default(gateway: Gateway) -> None:
+    if gateway.default in gateway.models:
+        return
+    why = "".join(f" {name}: {reason}." for name, reason in sorted(gateway.unavailable.items()))
+    if not gateway.models:
+        raise StartError(f"no model of the repository can be used.{why}")
+    known = ", ".join(gateway.models)
+    raise StartError(
+        f"the default model {gateway.default!r} cannot be used; these can: {known}.{why}"
+    )

@@ -1,0 +1,72 @@
+"""The errors of the online half, one tree. No transport is named here.
+
+ServiceError (Exception)
+├── StartError      the service cannot start: one line on stderr, exit code 2
+├── ModelError      one model cannot be loaded or run; the others can
+└── GatewayError    one request has no answer; `code` says why, each transport has a table for it
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from contract.errors import ImageError, ImageFault
+
+
+class ServiceError(Exception):
+    """Anything this package raises on purpose."""
+
+
+class StartError(ServiceError):
+    """The service cannot start with these settings."""
+
+
+class ModelError(ServiceError):
+    """A model of the repository cannot be loaded or run."""
+
+
+class Code(str, Enum):
+    """Why a request has no answer, in words that no transport owns."""
+
+    BAD_REQUEST = "bad_request"
+    INVALID_ARGUMENT = "invalid_argument"
+    UNSUPPORTED_MEDIA = "unsupported_media"
+    TOO_MANY_BYTES = "too_many_bytes"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    BAD_IMAGE = "bad_image"
+    UNKNOWN_MODEL = "unknown_model"
+    MODEL_UNAVAILABLE = "model_unavailable"
+    OVERLOADED = "overloaded"
+    READ_TIMEOUT = "read_timeout"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    INTERNAL = "internal"
+
+
+class GatewayError(ServiceError):
+    """One request has no answer.
+
+    Args:
+        code: The kind of failure.
+        detail: What was expected, what came, what to do.
+        retry_after_s: When trying again may help; None where it will not.
+    """
+
+    def __init__(self, code: Code, detail: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+
+
+IMAGE_FAULTS: Final = {
+    ImageFault.NOT_AN_IMAGE: Code.BAD_IMAGE,
+    ImageFault.DAMAGED: Code.BAD_IMAGE,
+    ImageFault.UNSUPPORTED_FORMAT: Code.UNSUPPORTED_MEDIA,
+    ImageFault.TOO_MANY_PIXELS: Code.TOO_MANY_PIXELS,
+}
+
+
+def of_image(error: ImageError) -> GatewayError:
+    """Say in this package's words how bytes failed to become a picture."""
+    return GatewayError(IMAGE_FAULTS[error.fault], str(error))

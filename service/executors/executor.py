@@ -1,0 +1,95 @@
+"""The seam between the gateway and whatever runs the networks. An executor knows no task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.card import ModelCard
+
+# [b, h, w, 3], RGB.
+Images = npt.NDArray[np.uint8]
+Outputs = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a network.
+
+    Args:
+        name: Its name in the graph.
+        dtype: NumPy's name of its type, "float32".
+        shape: Lengths, the batch axis first; -1 where any length will do.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name!r} {self.dtype} {list(self.shape)}"
+
+    def accepts(self, other: TensorSpec) -> bool:
+        """Whether a tensor declared as ``other`` can stand where this one is expected.
+
+        >>> TensorSpec("x", "uint8", (-1, 3)).accepts(TensorSpec("x", "uint8", (1, 3)))
+        True
+        """
+        return (
+            (self.name, self.dtype) == (other.name, other.dtype)
+            and len(self.shape) == len(other.shape)
+            and all(-1 in (a, b) or a == b for a, b in zip(self.shape, other.shape, strict=True))
+        )
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that can be asked.
+
+    Args:
+        name: Its folder in the repository.
+        version: The version that answers.
+        card: What the graph does not say.
+        inputs: What the network takes.
+        outputs: What the network gives.
+    """
+
+    name: str
+    version: int
+    card: ModelCard
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class Executor(Protocol):
+    """Runs networks by name."""
+
+    @property
+    def name(self) -> str:
+        """What runs the networks, for people and for metrics."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls of :meth:`infer` may usefully run at once."""
+
+    @property
+    def models(self) -> Mapping[str, Model]:
+        """The models that can be asked, loaded and warm."""
+
+    @property
+    def unavailable(self) -> Mapping[str, str]:
+        """The models that cannot, each with the reason."""
+
+    async def infer(self, model: str, images: Images) -> Outputs:
+        """Run one batch.
+
+        Raises:
+            ModelError: The network failed.
+        """
+
+    def close(self) -> None:
+        """Free what the networks hold."""

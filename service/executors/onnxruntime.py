@@ -1,0 +1,65 @@
+"""ONNX Runtime: the reference, and the fallback where OpenVINO is not installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+from service.errors import ModelError
+from service.executors.executor import Images, Outputs, TensorSpec
+
+# They share no base class but Exception.
+_ERRORS: Final = tuple(
+    kind for kind in vars(native).values() if isinstance(kind, type) and issubclass(kind, Exception)
+)
+_DTYPES: Final = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+}
+
+
+class OnnxRuntimeNetwork:
+    """One graph loaded by ONNX Runtime.
+
+    Raises:
+        ModelError: ONNX Runtime refuses the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"]
+            )
+        except _ERRORS as error:
+            said = str(error).replace(str(path), path.name)
+            raise ModelError(f"ONNX Runtime refuses {path.name}: {said}") from error
+        self.inputs = tuple(map(_spec, self._session.get_inputs()))
+        self.outputs = tuple(map(_spec, self._session.get_outputs()))
+
+    def run(self, images: Images) -> Outputs:
+        """Run one batch.
+
+        Raises:
+            ModelError: ONNX Runtime failed.
+        """
+        try:
+            results = self._session.run(None, {"image": images})
+        except _ERRORS as error:
+            raise ModelError(f"ONNX Runtime failed: {error}") from error
+        return {
+            output.name: np.asarray(values)
+            for output, values in zip(self.outputs, results, strict=True)
+        }
+
+
+def _spec(node: Any) -> TensorSpec:
+    shape = tuple(axis if isinstance(axis, int) else -1 for axis in node.shape)
+    dtype = _DTYPES.get(node.type, node.type.removeprefix("tensor(").removesuffix(")"))
+    return TensorSpec(node.name, dtype, shape)

@@ -1,0 +1,60 @@
+"""OpenVINO, the embedded default: it gains from INT8 on CPUs where ONNX Runtime hardly does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import openvino
+
+from service.errors import ModelError
+from service.executors.executor import Images, Outputs, TensorSpec
+
+_OPTIONS: Final = {
+    "PERFORMANCE_HINT": "LATENCY",
+    # OpenVINO picks bfloat16 on processors that have it, which moves scores by up to 1e-2.
+    # Answers shall not depend on the machine, so the float parts stay float32.
+    "INFERENCE_PRECISION_HINT": "f32",
+}
+
+
+class OpenVinoNetwork:
+    """One graph compiled by OpenVINO.
+
+    Raises:
+        ModelError: OpenVINO refuses the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            compiled = openvino.Core().compile_model(str(path), "CPU", _OPTIONS)
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO refuses {path.name}: {_gist(error, path)}") from error
+        self.inputs = tuple(map(_spec, compiled.inputs))
+        self.outputs = tuple(map(_spec, compiled.outputs))
+        self._path = path
+        self._request = compiled.create_infer_request()
+
+    def run(self, images: Images) -> Outputs:
+        """Run one batch.
+
+        Raises:
+            ModelError: OpenVINO failed.
+        """
+        try:
+            results = self._request.infer({"image": images}, share_inputs=True)
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO failed: {_gist(error, self._path)}") from error
+        return {output.name: results[output.name] for output in self.outputs}
+
+
+def _spec(port: Any) -> TensorSpec:
+    shape = tuple(-1 if axis.is_dynamic else axis.get_length() for axis in port.partial_shape)
+    return TensorSpec(port.get_any_name(), port.element_type.to_dtype().name, shape)
+
+
+def _gist(error: RuntimeError, path: Path) -> str:
+    # The other lines are places in OpenVINO's own sources; the path is nobody's business.
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
+    return (said or lines)[0].replace(str(path), path.name)

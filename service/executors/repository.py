@@ -1,0 +1,158 @@
+"""Read a model repository: the layout that Triton reads, and the same files.
+
+<model>/config.pbtxt            inputs, outputs, the version policy, and the card as a parameter
+<model>/<version>/model.onnx    the network, unless `default_model_filename` names another file
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from contract.card import ModelCard
+from contract.errors import CardError
+from service.errors import ModelError, StartError
+from service.executors.executor import Model, TensorSpec
+
+CONFIG: Final = "config.pbtxt"
+DEFAULT_FILENAME: Final = "model.onnx"
+_DTYPES: Final = {
+    "TYPE_BOOL": "bool",
+    "TYPE_UINT8": "uint8",
+    "TYPE_INT32": "int32",
+    "TYPE_INT64": "int64",
+    "TYPE_FP16": "float16",
+    "TYPE_FP32": "float32",
+}
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model as its folder describes it, not loaded yet."""
+
+    model: Model
+    path: Path
+
+
+def folders(repository: Path) -> list[Path]:
+    """Return the model folders by name.
+
+    Raises:
+        StartError: There is no such folder, or no model in it.
+    """
+    if not repository.is_dir():
+        raise StartError(
+            f"no model repository at {repository}. Name one with --repository DIR; "
+            "'gpusq compress RECIPE' writes it."
+        )
+    # Writers rename a folder into place last; until then its name begins with a dot.
+    found = sorted(p for p in repository.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not found:
+        raise StartError(
+            f"{repository} holds no model. Each model is a folder with a {CONFIG}; "
+            "'gpusq compress RECIPE' writes one."
+        )
+    return found
+
+
+def read(folder: Path) -> StoredModel:
+    """Read the description of one model.
+
+    Raises:
+        ModelError: A file is missing or broken, or card and configuration contradict each other.
+    """
+    config = _config(folder / CONFIG)
+    card = _card(config)
+    version = _version(folder, config)
+    path = folder / str(version) / (config.default_model_filename or DEFAULT_FILENAME)
+    if path.suffix != ".onnx":
+        raise ModelError(f"{path.name} is not ONNX, which is what the embedded executors read")
+    if not path.is_file():
+        raise ModelError(f"version {version} has no {path.name}")
+    model = Model(
+        name=folder.name,
+        version=version,
+        card=card,
+        inputs=_tensors(config.input, config.max_batch_size),
+        outputs=_tensors(config.output, config.max_batch_size),
+    )
+    _require_image_input(model)
+    return StoredModel(model, path)
+
+
+def require_match(
+    expected: Iterable[TensorSpec], graph: Iterable[TensorSpec], *, kind: str
+) -> None:
+    """Check that a graph has the tensors that its configuration promises.
+
+    Raises:
+        ModelError: One is missing, or is of another type or shape.
+    """
+    declared = {spec.name: spec for spec in graph}
+    for spec in expected:
+        found = declared.get(spec.name)
+        if found is None or not spec.accepts(found):
+            raise ModelError(
+                f"{CONFIG} promises {kind} {spec}, the graph has "
+                f"{', '.join(map(str, declared.values()))}"
+            )
+
+
+def _config(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+        return text_format.Parse(text, model_config_pb2.ModelConfig())
+    except FileNotFoundError as error:
+        raise ModelError(f"the folder has no {CONFIG}") from error
+    except OSError as error:
+        raise ModelError(f"{CONFIG} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, text_format.ParseError) as error:
+        raise ModelError(f"{CONFIG} cannot be parsed: {error}") from error
+
+
+def _card(config: Any) -> ModelCard:
+    parameters = {key: value.string_value for key, value in config.parameters.items()}
+    try:
+        return ModelCard.from_parameters(parameters)
+    except CardError as error:
+        raise ModelError(f"{CONFIG}: {error}") from error
+
+
+def _version(folder: Path, config: Any) -> int:
+    """Return the newest version that the policy admits."""
+    stored = {int(p.name) for p in folder.iterdir() if p.is_dir() and p.name.isdecimal()}
+    wanted = set(config.version_policy.specific.versions)
+    if wanted and not wanted & stored:
+        pinned = ", ".join(map(str, sorted(wanted)))
+        raise ModelError(f"{CONFIG} pins version {pinned}, the folder has {sorted(stored)}")
+    if not stored:
+        raise ModelError("the folder has no version, such as 1/")
+    return max(wanted & stored if wanted else stored)
+
+
+def _tensors(entries: Iterable[Any], max_batch_size: int) -> tuple[TensorSpec, ...]:
+    # With max_batch_size the configuration leaves the batch axis out of the dims.
+    batch = (-1,) if max_batch_size else ()
+    return tuple(
+        TensorSpec(entry.name, _dtype(entry), (*batch, *map(int, entry.dims))) for entry in entries
+    )
+
+
+def _dtype(entry: Any) -> str:
+    name = model_config_pb2.DataType.Name(entry.data_type)
+    if name not in _DTYPES:
+        raise ModelError(f"{CONFIG} gives {entry.name!r} the type {name}, which no graph here has")
+    return _DTYPES[name]
+
+
+def _require_image_input(model: Model) -> None:
+    size = model.card.preprocessing
+    expected = TensorSpec("image", "uint8", (-1, size.height, size.width, 3))
+    if len(model.inputs) != 1 or not expected.accepts(model.inputs[0]):
+        found = ", ".join(map(str, model.inputs)) or "none"
+        raise ModelError(f"the card asks for the input {expected}, {CONFIG} has {found}")

@@ -1,0 +1,130 @@
+"""Errors as RFC 9457 problems, `application/problem+json`. The one table from codes to HTTP."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from service.errors import Code, GatewayError
+
+MEDIA_TYPE: Final = "application/problem+json"
+STATUS: Final = {
+    Code.BAD_REQUEST: HTTPStatus.BAD_REQUEST,
+    Code.INVALID_ARGUMENT: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Code.UNSUPPORTED_MEDIA: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    Code.TOO_MANY_BYTES: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    Code.TOO_MANY_PIXELS: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Code.BAD_IMAGE: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Code.UNKNOWN_MODEL: HTTPStatus.NOT_FOUND,
+    Code.MODEL_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.OVERLOADED: HTTPStatus.TOO_MANY_REQUESTS,
+    Code.READ_TIMEOUT: HTTPStatus.REQUEST_TIMEOUT,
+    Code.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
+    Code.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+TITLES: Final = {
+    Code.BAD_REQUEST: "The request is malformed",
+    Code.INVALID_ARGUMENT: "A parameter is out of range",
+    Code.UNSUPPORTED_MEDIA: "This kind of content is not accepted",
+    Code.TOO_MANY_BYTES: "The body is too large",
+    Code.TOO_MANY_PIXELS: "The picture has too many pixels",
+    Code.BAD_IMAGE: "The picture cannot be read",
+    Code.UNKNOWN_MODEL: "There is no such model",
+    Code.MODEL_UNAVAILABLE: "The model is unavailable",
+    Code.OVERLOADED: "The service is busy",
+    Code.READ_TIMEOUT: "The body did not arrive in time",
+    Code.DEADLINE_EXCEEDED: "There was no answer in time",
+    Code.INTERNAL: "Something broke in the service",
+}
+# What is left of a refused body would be read and thrown away before the next request.
+_CLOSING: Final = frozenset({Code.TOO_MANY_BYTES, Code.READ_TIMEOUT})
+
+
+class Problem(BaseModel):
+    """Why a request has no answer, as RFC 9457 has it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "type": "urn:gpusq:problem:bad_image",
+                "title": "The picture cannot be read",
+                "status": 422,
+                "detail": "Expected a picture (JPEG, PNG, WEBP), got no bytes.",
+                "instance": "urn:uuid:0d1f1c2e-5a0b-4a8e-9a55-0f8b7f1f6f0a",
+                "code": "bad_image",
+            }
+        }
+    )
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+
+
+def answer(request: Request, error: GatewayError) -> Response:
+    """Return the problem that a gateway error is."""
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    if error.code in _CLOSING:
+        headers["Connection"] = "close"
+    status, code = STATUS[error.code], error.code
+    return respond(request, status, code.value, TITLES[code], error.detail, headers)
+
+
+def respond(
+    request: Request,
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """Return one problem."""
+    problem = Problem(
+        type=f"urn:gpusq:problem:{code}",
+        title=title,
+        status=status,
+        detail=detail,
+        instance=f"urn:uuid:{request.scope['request_id']}",
+        code=code,
+    )
+    return Response(orjson.dumps(problem.model_dump()), status, headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of an application a problem, the framework's own too."""
+    app.exception_handler(GatewayError)(_gateway_error)
+    app.exception_handler(RequestValidationError)(_validation_error)
+    app.exception_handler(HTTPException)(_http_error)
+    app.exception_handler(ClientDisconnect)(_client_gone)
+
+
+async def _gateway_error(request: Request, error: GatewayError) -> Response:
+    return answer(request, error)
+
+
+async def _validation_error(request: Request, error: RequestValidationError) -> Response:
+    said = "; ".join(f"{entry['loc'][-1]}: {entry['msg']}" for entry in error.errors())
+    return answer(request, GatewayError(Code.INVALID_ARGUMENT, said))
+
+
+async def _client_gone(_request: Request, _error: ClientDisconnect) -> Response:
+    # Nobody reads it; the access log shows it, as nginx has it.
+    return Response(status_code=499)
+
+
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    phrase = HTTPStatus(error.status_code).phrase
+    code = phrase.lower().replace(" ", "_").replace("-", "_")
+    detail = f"{request.method} {request.scope['path']}: {error.detail}. See /docs."
+    headers = dict(error.headers or {})
+    return respond(request, error.status_code, code, phrase, detail, headers)

@@ -1,0 +1,96 @@
+"""What FastAPI cannot infer of the OpenAPI document: raw bodies and problems."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from service.errors import Code
+from service.rest.problems import MEDIA_TYPE, STATUS, TITLES, Problem
+
+_BYTES: Final = {"schema": {"type": "string", "format": "binary"}}
+PICTURE_BODY: Final = {
+    "required": True,
+    "description": "The picture itself, or a form with one file.",
+    "content": {
+        "image/jpeg": _BYTES,
+        "image/png": _BYTES,
+        "image/webp": _BYTES,
+        "application/octet-stream": _BYTES,
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["image"],
+                "properties": {"image": {"type": "string", "format": "binary"}},
+            }
+        },
+    },
+}
+
+
+def _problem(status: HTTPStatus) -> dict[str, Any]:
+    """Describe one status by every code that comes with it."""
+    codes = [code for code in Code if STATUS[code] is status]
+    examples = {
+        code.value: {
+            "summary": TITLES[code],
+            "value": Problem(
+                type=f"urn:gpusq:problem:{code.value}",
+                title=TITLES[code],
+                status=status,
+                detail="What was expected, what came, what to do.",
+                instance="urn:uuid:0d1f1c2e-5a0b-4a8e-9a55-0f8b7f1f6f0a",
+                code=code.value,
+            ).model_dump(),
+        }
+        for code in codes
+    }
+    described: dict[str, Any] = {
+        "description": "; ".join(f"`{code.value}`: {TITLES[code].lower()}" for code in codes),
+        "content": {
+            MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}
+        },
+    }
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.GATEWAY_TIMEOUT):
+        described["headers"] = {
+            "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}
+        }
+    return described
+
+
+CLASSIFY_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "The likeliest classes.",
+        "headers": {
+            "Server-Timing": {
+                "description": "The numbers of `timings_ms`, for browsers' developer tools.",
+                "schema": {"type": "string"},
+            }
+        },
+    },
+    **{int(status): _problem(status) for status in sorted(set(STATUS.values()))},
+}
+
+
+def install(app: FastAPI) -> None:
+    """Add the problem schema to the application's OpenAPI document."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title=app.title,
+                version=app.version,
+                summary=app.summary,
+                description=app.description,
+                routes=app.routes,
+                tags=app.openapi_tags,
+                license_info=app.license_info,
+            )
+            document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way

@@ -1,0 +1,39 @@
+"""The settings of the gateway: read once, passed in, never global. docs/settings.md has each."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from contract.preprocess import MAX_PIXELS
+
+
+def _cpus() -> int:
+    # Containers and taskset give a process fewer processors than the machine has.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Settings(BaseSettings):
+    """What an operator may choose, each as ``GPUSQ_<NAME>`` in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="GPUSQ_", frozen=True, extra="forbid")
+
+    repository: Path = Path("model_repository")
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    executor: Literal["auto", "openvino", "onnxruntime"] = "auto"
+    default_model: str | None = None
+    top_k: int = Field(5, ge=1, le=100)
+    max_body_bytes: int = Field(10_000_000, ge=1)
+    # Above 89 million Pillow itself begins to refuse.
+    max_pixels: int = Field(MAX_PIXELS, ge=1, le=89_000_000)
+    decode_threads: int = Field(default_factory=_cpus, ge=1, le=256)
+    queue_limit: int = Field(32, ge=0, le=10_000)
+    deadline_s: float = Field(2.0, gt=0, le=30)
+    read_timeout_s: float = Field(30.0, gt=0, le=300)
+    drain_timeout_s: int = Field(25, ge=0, le=600)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"

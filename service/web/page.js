@@ -1,0 +1,204 @@
+// The page: send a picture to /v1/classify, show its labels and where the time went.
+// Everything that comes from the service is inserted as text, never as HTML.
+
+const STAGES = {
+  read: "Receive",
+  decode: "Decode",
+  preprocess: "Scale and cut",
+  queue: "Wait",
+  infer: "Network",
+  postprocess: "Labels",
+  rest: "Browser and transport",
+};
+
+const element = (id) => document.getElementById(id);
+const models = new Map();
+let picture = null;
+let pending = null;
+
+function make(tag, className, text = "") {
+  const made = document.createElement(tag);
+  made.className = className;
+  made.textContent = text;
+  return made;
+}
+
+const percent = (fraction) => `${(100 * fraction).toFixed(1)} %`;
+const milliseconds = (ms) => `${ms.toFixed(ms < 10 ? 2 : 1)} ms`;
+
+async function loadModels() {
+  const answer = await fetch("/v1/models");
+  if (!answer.ok) throw new Error(`The list of models could not be read (${answer.status}).`);
+  const { models: listed, limits } = await answer.json();
+  const options = listed.map((model) => {
+    models.set(model.name, model);
+    const option = make("option", "", model.name);
+    option.value = model.name;
+    option.selected = model.default;
+    if (model.state !== "ready") {
+      option.disabled = true;
+      option.textContent += " (unavailable)";
+    }
+    return option;
+  });
+  element("model").replaceChildren(...options);
+  element("model").disabled = false;
+  const megabytes = Math.floor(limits.max_body_bytes / 1e6);
+  if (megabytes) element("limits").textContent =
+    `JPEG, PNG or WebP, up to ${megabytes} MB. It stays on the machine that runs this service.`;
+  showAbout();
+}
+
+function showAbout() {
+  const model = models.get(element("model").value);
+  if (!model || model.state !== "ready") return;
+  const { precision, sparsity, classes, accuracy, executor } = model;
+  const facts = [
+    `${classes.toLocaleString("en")} classes`,
+    precision.weights === precision.activations
+      ? precision.weights
+      : `${precision.weights} weights, ${precision.activations} activations`,
+    sparsity === "dense" ? "dense" : `${sparsity} sparse`,
+    ...accuracy.slice(0, 1).map((a) => `${percent(a.quantized)} right on ${a.data}`),
+    `run by ${executor}`,
+  ];
+  element("about").textContent = [model.description, facts.join(" · ")].filter(Boolean).join(" ");
+}
+
+function showPicture(file) {
+  picture = file;
+  const preview = element("preview");
+  if (preview.src) URL.revokeObjectURL(preview.src);
+  preview.src = URL.createObjectURL(file);
+  preview.hidden = false;
+  element("invitation").hidden = true;
+  element("drop").classList.add("filled");
+}
+
+function hidePreview() {
+  element("preview").hidden = true;
+  element("invitation").hidden = false;
+  element("drop").classList.remove("filled");
+}
+
+function showLabels(answer) {
+  const rows = answer.predictions.map(({ label, score }) => {
+    const [name, ...also] = label.split(", ");
+    const row = make("li", "");
+    const title = make("span", "name", name);
+    if (also.length) title.append(" ", make("span", "also", also.join(", ")));
+    const track = make("div", "track");
+    track.setAttribute("aria-hidden", "true");
+    const fill = make("div", "");
+    fill.style.width = percent(score).replace(" ", "");
+    track.append(fill);
+    row.append(title, make("span", "score", percent(score)), track);
+    return row;
+  });
+  element("labels").replaceChildren(...rows);
+  const { width, height } = answer.image;
+  element("status").textContent =
+    `${answer.model}, version ${answer.version}, on ${width} × ${height} pixels:`;
+}
+
+function showTime(timings, totalMs) {
+  const stages = Object.entries(timings).filter(([stage]) => stage !== "total");
+  const knownMs = stages.reduce((sum, [, ms]) => sum + ms, 0);
+  stages.push(["rest", Math.max(0, totalMs - knownMs)]);
+
+  const parts = stages.map(([stage, ms]) => {
+    const part = make("div", "");
+    part.style.flexGrow = ms;
+    part.style.background = `var(--${stage})`;
+    part.title = `${STAGES[stage] ?? stage}: ${milliseconds(ms)}`;
+    return part;
+  });
+  const entries = stages.map(([stage, ms]) => {
+    const entry = make("li", "");
+    const swatch = make("span", "swatch");
+    swatch.style.background = `var(--${stage})`;
+    entry.append(swatch, STAGES[stage] ?? stage, make("span", "ms", milliseconds(ms)));
+    return entry;
+  });
+  element("bar").replaceChildren(...parts);
+  element("bar").setAttribute("aria-label", parts.map((part) => part.title).join(", "));
+  element("legend").replaceChildren(...entries);
+  element("total").textContent =
+    `${milliseconds(totalMs)} in all, ${milliseconds(timings.total)} in the service`;
+  element("time").hidden = false;
+}
+
+function showProblem(title, detail) {
+  element("problem-title").textContent = title;
+  element("problem-detail").textContent = detail;
+  element("problem").hidden = false;
+  element("status").textContent = "";
+  element("labels").replaceChildren();
+  element("time").hidden = true;
+}
+
+async function classify() {
+  pending?.abort();
+  const request = new AbortController();
+  pending = request;
+  element("problem").hidden = true;
+  element("status").textContent = "Looking at it …";
+  document.body.classList.add("busy");
+  try {
+    const started = performance.now();
+    const answer = await fetch(`/v1/classify?model=${encodeURIComponent(element("model").value)}`, {
+      method: "POST",
+      // A file without a type would be sent without one.
+      headers: { "Content-Type": picture.type || "application/octet-stream" },
+      body: picture,
+      signal: request.signal,
+    });
+    const body = await answer.json();
+    const totalMs = performance.now() - started;
+    if (!answer.ok) {
+      showProblem(body.title, body.detail);
+      return;
+    }
+    showLabels(body);
+    showTime(body.timings_ms, totalMs);
+  } catch (error) {
+    if (error.name !== "AbortError")
+      showProblem("No answer", "The service could not be reached. Is it still running?");
+  } finally {
+    if (pending === request) document.body.classList.remove("busy");
+  }
+}
+
+function take(files) {
+  if (!files?.length) return;
+  showPicture(files[0]);
+  classify();
+}
+
+const drop = element("drop");
+element("file").addEventListener("change", (event) => {
+  take(event.target.files);
+  // Choosing the same file again shall send it again.
+  event.target.value = "";
+});
+element("preview").addEventListener("error", hidePreview);
+element("model").addEventListener("change", () => {
+  showAbout();
+  if (picture) classify();
+});
+document.addEventListener("paste", (event) => take(event.clipboardData?.files));
+// The whole window takes a drop, so that a near miss does not navigate away from the page.
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  drop.classList.add("over");
+});
+document.addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) drop.classList.remove("over");
+});
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  drop.classList.remove("over");
+  take(event.dataTransfer?.files);
+});
+
+loadModels().catch((error) => showProblem("The service does not answer", error.message));
