@@ -1,0 +1,8 @@
+"""The network families that can be compressed, one file each."""
+
+from __future__ import annotations
+
+from compress.networks import deit
+from compress.networks.network import Family
+
+FAMILIES: dict[str, Family] = {"deit": deit.FAMILY}

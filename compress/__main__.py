@@ -1,0 +1,150 @@
+"""The command ``gpusq``. Each subcommand loads only what it needs: serving needs no torch."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from compress.errors import CompressError
+from contract.errors import ContractError
+
+_Command = Callable[[argparse.Namespace], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0, or 2 after one line that says what was wrong and what to do.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["serve"]:
+        _serve(arguments[1:])
+    parsed = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        parsed.command(parsed)
+    except (CompressError, ContractError) as error:
+        print(f"gpusq: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("gpusq: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _serve(arguments: list[str]) -> None:
+    # Becomes the gateway instead of importing it: the two halves share no process, and signals
+    # reach it directly.
+    os.execv(sys.executable, [sys.executable, "-m", "service", *arguments])  # noqa: S606
+
+
+def _compress(arguments: argparse.Namespace) -> None:
+    from compress import pipeline, recipe  # noqa: PLC0415
+
+    loaded = recipe.load(arguments.recipe)
+    version = pipeline.compress(loaded, restart=arguments.restart)
+    print(f"Report: {loaded.run / 'report.html'}")
+    print(f"Model:  {version}")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    import json  # noqa: PLC0415
+
+    from compress import bundles, evaluate  # noqa: PLC0415
+
+    model, card = bundles.find(arguments.model)
+    images = evaluate.evaluation_images(arguments.data, card)
+    score = evaluate.evaluate(evaluate.onnx_scorer(model), images, "evaluating")
+    summary = score.summary()
+    if arguments.json:
+        arguments.json.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    print(f"top-1 {score.top1:.4f}   top-5 {score.top5:.4f}   images {score.images}")
+    for path, reason in score.skipped.items():
+        print(f"skipped {path}: {reason}")
+
+
+def _publish(arguments: argparse.Namespace) -> None:
+    from compress.plan import repository  # noqa: PLC0415
+
+    name = arguments.name or arguments.bundle.resolve().name
+    version = repository.publish(
+        arguments.bundle, arguments.repository, name, backend=arguments.backend
+    )
+    print(version)
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    from compress import bench  # noqa: PLC0415
+
+    bench.run(arguments.size, arguments.repeats, arguments.json)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gpusq",
+        description="Make Vision Transformers 2:4 sparse and INT8, and serve them.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    compress = _add(commands, "compress", _compress, "compress a network as a recipe says",
+                    "gpusq compress recipes/digits.yaml")
+    compress.add_argument("recipe", type=Path, help="a YAML file, see docs/recipes.md")
+    compress.add_argument("--restart", action="store_true",
+                          help="begin anew instead of going on from the last checkpoint")
+
+    evaluate = _add(commands, "evaluate", _evaluate, "measure the accuracy of an exported network",
+                    "gpusq evaluate model_repository/deit-tiny --data imagenet/val --json out.json")
+    evaluate.add_argument("model", type=Path, metavar="MODEL",
+                          help="a bundle, or a model's folder in a repository")
+    evaluate.add_argument("--data", type=Path, required=True, metavar="DIR",
+                          help="one folder a class, named by class id or name; any subset")
+    evaluate.add_argument("--json", type=Path, metavar="FILE",
+                          help="write top1, top5, images and what was skipped")
+
+    publish = _add(commands, "publish", _publish, "put a bundle into a model repository",
+                   "gpusq publish runs/digits/bundle --repository model_repository --name digits")
+    publish.add_argument("bundle", type=Path, help="a folder with model.onnx and card.json")
+    publish.add_argument("--repository", type=Path, required=True, metavar="DIR")
+    publish.add_argument("--name", help="of the model; the bundle's folder name if not given")
+    publish.add_argument("--backend", choices=("onnxruntime", "python"), default="onnxruntime",
+                         help="which Triton backend runs it")
+
+    bench = _add(commands, "bench", _bench, "time INT8 against float32 on this CPU",
+                 "gpusq bench --size small --json bench.json")
+    bench.add_argument("--size", choices=("tiny", "small", "base"), default="small",
+                       help="of the DeiT, with random weights")
+    bench.add_argument("--repeats", type=int, default=20, help="calls a contender")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write the table")
+
+    # Its options are the gateway's own: 'gpusq serve --help' shows them.
+    commands.add_parser("serve", help="start the gateway over a model repository", add_help=False)
+    return parser
+
+
+def _add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],  # noqa: SLF001
+    name: str,
+    command: _Command,
+    summary: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(command=command)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""Finds the graph and the card of an exported network, in a bundle or in a model repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from compress.errors import PlanError
+from contract.card import ModelCard
+
+
+def find(folder: Path) -> tuple[Path, ModelCard]:
+    """Return the ONNX file and the card of a bundle, or of a model's folder in a repository.
+
+    Raises:
+        PlanError: The folder is neither, or has no ONNX file to read.
+        CardError: The card cannot be read.
+    """
+    if (folder / "card.json").is_file():
+        model = folder / "model.onnx"
+        card = ModelCard.from_json((folder / "card.json").read_text(encoding="utf-8"))
+    elif (folder / "config.pbtxt").is_file():
+        model, card = _from_repository(folder)
+    else:
+        raise PlanError(
+            f"expected a bundle (card.json) or a model's folder in a repository (config.pbtxt) "
+            f"at {folder}, found neither"
+        )
+    if not model.is_file():
+        raise PlanError(f"expected an ONNX file at {model}, found none")
+    return model, card
+
+
+def _from_repository(folder: Path) -> tuple[Path, ModelCard]:
+    path = folder / "config.pbtxt"
+    config = model_config_pb2.ModelConfig()
+    try:
+        text_format.Parse(path.read_text(encoding="utf-8"), config)
+    except text_format.ParseError as error:
+        raise PlanError(f"cannot read {path}: {error}") from error
+    pinned = list(config.version_policy.specific.versions)
+    found = pinned or [int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()]
+    if not found:
+        raise PlanError(f"expected a version folder, such as 1, in {folder}, found none")
+    parameters = {key: value.string_value for key, value in config.parameters.items()}
+    return folder / str(max(found)) / "model.onnx", ModelCard.from_parameters(parameters)

@@ -1,0 +1,155 @@
+"""The mixed knowledge distillation of GPUSQ-ViT, for both stages.
+
+``L = alpha * hard + beta * soft + gamma * feature``: the label, the teacher's logits, and the
+teacher's late feature maps on samples where both predict the same class.
+
+Source: Yu et al., CVPR 2023, arXiv:2305.10727, section 3. Distances and the form of the layer
+weights are not stated there; docs/method.md lists what is taken instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compress.networks.network import captured_outputs
+
+
+def hard_loss(student_logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy of [b, k] logits against [b] class indices."""
+    return F.cross_entropy(student_logits, labels)
+
+
+def soft_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return ``KL(teacher || student)`` of [b, k] logits, averaged over the batch."""
+    student = F.log_softmax(student_logits / temperature, dim=-1)
+    teacher = F.log_softmax(teacher_logits / temperature, dim=-1)
+    divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    # Soft-target gradients shrink as 1/T^2; restore their weight against the hard loss.
+    return divergence * temperature**2
+
+
+def feature_loss(student_map: Tensor, teacher_map: Tensor, counted: Tensor) -> Tensor:
+    """Compare two feature maps on some of their samples.
+
+    Maps are standardised over the channels of each token, so that the loss does not depend on
+    the network's width or on how the activations are scaled.
+
+    Args:
+        student_map: [b, ..., channels].
+        teacher_map: The same shape.
+        counted: [b] bool, the samples to compare.
+
+    Returns:
+        Scalar; zero when no sample is counted.
+    """
+    student, teacher = _standardized(student_map), _standardized(teacher_map)
+    distances = (student - teacher).square().flatten(1).mean(dim=1)
+    return (distances * counted).sum() / counted.sum().clamp(min=1)
+
+
+def layer_weights(
+    stage_one_losses: Mapping[str, float], reading: Literal["inverse", "uniform"]
+) -> dict[str, float]:
+    """Weight each layer's stage-2 feature term by its stage-1 loss.
+
+    "inverse": a layer that stage 1 matched badly gets a smaller weight. The mean is 1.
+
+    >>> layer_weights({"early": 0.5, "late": 1.5}, "inverse")
+    {'early': 1.5, 'late': 0.5}
+    """
+    if reading == "uniform":
+        return dict.fromkeys(stage_one_losses, 1.0)
+    inverse = {name: 1 / max(loss, 1e-8) for name, loss in stage_one_losses.items()}
+    mean = sum(inverse.values()) / max(1, len(inverse))
+    return {name: weight / mean for name, weight in inverse.items()}
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The terms of one step, unweighted, and their weighted sum.
+
+    Args:
+        total: What to differentiate.
+        terms: Detached scalars by name, for the record.
+        layers: Detached feature loss of each compared layer.
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]
+    layers: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How the terms are put together; see compress.recipe.Distill for their meaning."""
+
+    hard: float
+    soft: float
+    feature: float
+    temperature: float
+    agree_only: bool
+    layers: Mapping[str, float]
+
+
+class MixedDistillation:
+    """The loss of one stage: runs teacher and student and compares them.
+
+    Args:
+        teacher: Frozen and in evaluation mode from here on.
+        student: To train.
+        weights: Of the terms; its ``layers`` names the modules that are compared.
+    """
+
+    def __init__(self, teacher: nn.Module, student: nn.Module, weights: Weights) -> None:
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.student = student
+        self.weights = weights
+
+    def __call__(self, images: Tensor, labels: Tensor | None) -> Losses:
+        """Compare the two networks on one batch.
+
+        Args:
+            images: [b, h, w, 3].
+            labels: [b]; None takes the teacher's predictions.
+        """
+        compared = list(self.weights.layers) if self.weights.feature else []
+        with captured_outputs(self.teacher, compared) as teacher_maps, torch.no_grad():
+            teacher_logits = self.teacher(images).float()
+        with captured_outputs(self.student, compared) as student_maps:
+            student_logits = self.student(images).float()
+        predicted = teacher_logits.argmax(dim=-1)
+        counted = predicted == student_logits.argmax(dim=-1)
+        if not self.weights.agree_only:
+            counted = torch.ones_like(counted)
+        layers = {
+            name: feature_loss(student_maps[name], teacher_maps[name], counted)
+            for name in compared
+        }
+        terms = {
+            "hard": hard_loss(student_logits, predicted if labels is None else labels),
+            "soft": soft_loss(student_logits, teacher_logits, self.weights.temperature),
+            "feature": self._feature_term(layers, student_logits),
+        }
+        total = sum(
+            (getattr(self.weights, name) * term for name, term in terms.items()),
+            start=student_logits.new_zeros(()),
+        )
+        return Losses(total, _detached(terms), _detached(layers))
+
+    def _feature_term(self, layers: dict[str, Tensor], like: Tensor) -> Tensor:
+        weighted = [self.weights.layers[name] * loss for name, loss in layers.items()]
+        return torch.stack(weighted).mean() if weighted else like.new_zeros(())
+
+
+def _standardized(features: Tensor) -> Tensor:
+    return F.layer_norm(features.float(), features.shape[-1:])
+
+
+def _detached(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in values.items()}

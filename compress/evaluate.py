@@ -1,0 +1,116 @@
+"""How often a network is right: top-1 and top-5, of a torch network or of an exported one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from compress.data.folder import ImageFolder, ordered_batches
+from compress.errors import DataError
+
+if TYPE_CHECKING:
+    from contract.card import ModelCard
+
+_BATCH = 32
+# uint8 [b, h, w, 3] -> scores [b, k], of any scale that ranks the classes.
+Scorer = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one network scored on one folder.
+
+    Args:
+        top1: Share of pictures whose best class is right.
+        top5: Share of pictures whose class is among the best five.
+        images: Pictures scored.
+        skipped: Pictures that could not be decoded, with the reason.
+        predictions: Best class of each scored picture, in order.
+    """
+
+    top1: float
+    top5: float
+    images: int
+    skipped: dict[str, str] = field(default_factory=dict)
+    predictions: list[int] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what goes into a report: everything but the predictions."""
+        plain = {"top1": self.top1, "top5": self.top5, "images": self.images}
+        return {**plain, "skipped": self.skipped}
+
+
+def evaluate(score: Scorer, images: ImageFolder, what: str) -> Score:
+    """Score every picture of a labelled folder.
+
+    Args:
+        score: The network.
+        images: Labelled, without augmentation.
+        what: Shown at the progress bar.
+
+    Raises:
+        DataError: Not one picture could be decoded.
+    """
+    ranks: list[int] = []
+    predictions: list[int] = []
+    skipped: dict[str, str] = {}
+    with tqdm(total=len(images), desc=what, unit="image", dynamic_ncols=True, leave=False) as bar:
+        for batch in ordered_batches(images, _BATCH):
+            skipped.update(batch.skipped)
+            bar.update(len(batch.labels) + len(batch.skipped))
+            if len(batch.labels):
+                scores = score(batch.images.numpy())
+                ranks.extend(_ranks(scores, batch.labels.numpy()))
+                predictions.extend(scores.argmax(axis=1).tolist())
+    if not ranks:
+        raise DataError(f"none of the {len(images)} pictures could be decoded: {skipped}")
+    first, five = np.mean([r == 0 for r in ranks]), np.mean([r < 5 for r in ranks])
+    return Score(float(first), float(five), len(ranks), skipped, predictions)
+
+
+def torch_scorer(network: nn.Module) -> Scorer:
+    """Score with a torch network, in float32."""
+    device = next(network.parameters()).device
+
+    def score(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        with torch.inference_mode():
+            logits = network(torch.from_numpy(images).to(device))
+        return np.asarray(logits.float().cpu())
+
+    return score
+
+
+def onnx_scorer(model: Path) -> Scorer:
+    """Score with an exported network in ONNX Runtime, the reference."""
+    # Imported late: evaluating torch networks needs no runtime.
+    import onnxruntime  # noqa: PLC0415
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    def score(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        return np.asarray(session.run(["scores"], {"image": images})[0])
+
+    return score
+
+
+def evaluation_images(root: Path, card: ModelCard) -> ImageFolder:
+    """Read a labelled folder the way a card says its network reads pictures."""
+    return ImageFolder(root, card.labels, card.preprocessing)
+
+
+def _ranks(
+    scores: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
+) -> list[int]:
+    # How many classes score higher than the right one: independent of how ties are sorted.
+    right = np.take_along_axis(scores, labels[:, None], axis=1)
+    return [int(rank) for rank in (scores > right).sum(axis=1)]

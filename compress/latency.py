@@ -1,0 +1,110 @@
+"""How long exported networks take on this CPU, measured side by side in one run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import openvino
+
+_WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One contender at one batch size.
+
+    Args:
+        name: Runtime and precision.
+        batch: Pictures a call.
+        median_ms: Of one call.
+        ratio: The first contender's median over this one's; above 1 is faster.
+    """
+
+    name: str
+    batch: int
+    median_ms: float
+    ratio: float
+
+
+def compare(
+    float32: Path, int8: Path, batches: tuple[int, ...] = (1, 8), repeats: int = 20
+) -> list[Latency]:
+    """Time a float32 graph in ONNX Runtime against an INT8 graph in the embedded runtimes.
+
+    Calls of all contenders alternate, so that whatever else the machine does hits all of them.
+
+    Args:
+        float32: The dense network's graph; the baseline.
+        int8: The compressed network's graph.
+        batches: Batch sizes.
+        repeats: Calls of each contender; the median counts.
+    """
+    contenders: list[tuple[str, Callable[[np.ndarray], Any]]] = [
+        ("ONNX Runtime, float32", _onnxruntime(float32)),
+        ("OpenVINO, float32", _openvino(float32)),
+        ("ONNX Runtime, INT8", _onnxruntime(int8)),
+        ("OpenVINO, INT8", _openvino(int8)),
+    ]
+    height, width = (
+        axis.dim_value
+        for axis in onnx.load(int8).graph.input[0].type.tensor_type.shape.dim[1:3]
+    )
+    rng = np.random.default_rng(0)
+    results = []
+    for batch in batches:
+        pictures = rng.integers(0, 256, (batch, height, width, 3), dtype=np.uint8)
+        times: dict[str, list[float]] = {name: [] for name, _ in contenders}
+        for turn in range(_WARM_UP + repeats):
+            for name, run in contenders:
+                began = time.perf_counter()
+                run(pictures)
+                if turn >= _WARM_UP:
+                    times[name].append((time.perf_counter() - began) * 1000)
+        medians = {name: statistics.median(taken) for name, taken in times.items()}
+        baseline = medians[contenders[0][0]]
+        results += [
+            Latency(name, batch, median, baseline / median) for name, median in medians.items()
+        ]
+    return results
+
+
+def machine() -> str:
+    """Describe this machine and the runtimes, to stand beside a number."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        model = names[0] if names else model
+    return (
+        f"{model}, {os.cpu_count()} cores, ONNX Runtime {onnxruntime.__version__}, "
+        f"OpenVINO {openvino.__version__.split('-')[0]}"
+    )
+
+
+def _onnxruntime(model: Path) -> Callable[[np.ndarray], Any]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return lambda pictures: session.run(None, {"image": pictures})
+
+
+def _openvino(model: Path) -> Callable[[np.ndarray], Any]:
+    compiled = openvino.Core().compile_model(
+        model,
+        "CPU",
+        # As the gateway runs it: bfloat16, this runtime's default, changes answers.
+        {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"},
+    )
+    request = compiled.create_infer_request()
+    return lambda pictures: request.infer({"image": pictures})

@@ -1,0 +1,264 @@
+"""The recipe: every decision of one compression, read from YAML and checked at the door.
+
+The only reader of YAML in the project. Values are frozen; unknown keys are refused. Defaults
+for what the paper does not state are listed in docs/method.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from compress.errors import RecipeError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+# What may change between a run and its resumption.
+_NOT_DECISIVE = {"run", "publish", "description", "licence", "checkpoint_every_s"}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Network(_Part):
+    """The network to compress: a checkpoint, or an architecture to train from scratch.
+
+    Attributes:
+        family: Which file of ``compress/networks`` knows it.
+        checkpoint: A local folder or file, or a name on the Hugging Face hub.
+        architecture: Keyword arguments of the transformers configuration, for training from
+            scratch.
+        mean, std: Normalisation of 0..1 RGB; becomes part of the exported graph.
+    """
+
+    family: Literal["deit"] = "deit"
+    checkpoint: str | None = None
+    architecture: dict[str, Any] = Field(default_factory=dict)
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Network:
+        if (self.checkpoint is None) == (not self.architecture):
+            raise ValueError("give either checkpoint or architecture, not both and not neither")
+        return self
+
+
+class Input(_Part):
+    """How a picture becomes the network's input; see contract.preprocess.Preprocessing."""
+
+    height: Count
+    width: Count
+    shorter_side_px: Count
+    interpolation: Literal["bicubic", "bilinear", "lanczos"] = "bicubic"
+
+
+class Augment(_Part):
+    """What training does to a picture.
+
+    Attributes:
+        crop_scale: Smallest and largest share of the picture's area that a random crop keeps.
+        crop_aspect: Largest aspect ratio of the crop, width to height or the reverse.
+        flip: Mirror half of the pictures.
+        mix: Share of pictures blended with another one of the batch (mixup with a uniform
+            weight). Only where the teacher gives the labels, which it then gives for the blend.
+    """
+
+    crop_scale: tuple[Fraction, Fraction] = (1.0, 1.0)
+    crop_aspect: Annotated[float, Field(ge=1)] = 1.0
+    flip: bool = False
+    mix: Fraction = 0.0
+
+
+class Data(_Part):
+    """Pictures in ImageNet layout: one folder a class, named by id or class name.
+
+    Attributes:
+        source: "folder", or "digits": scikit-learn's scanned digits, written out as such a folder.
+        train: Folder of training pictures; every picture below it when ``labelled`` is false.
+        evaluate: Folders to report accuracy on, by the name the report shows.
+        labels: A label set's name, or the class names themselves.
+        labelled: False: folder names in ``train`` are ignored and the dense network's
+            predictions are the labels (the paper's unlabelled setting).
+        workers: Processes that decode pictures; 0 decodes in the training process.
+    """
+
+    source: Literal["folder", "digits"] = "folder"
+    train: Path
+    evaluate: dict[str, Path] = Field(min_length=1)
+    labels: str | list[str]
+    labelled: bool = True
+    augment: Augment = Augment()
+    workers: Annotated[int, Field(ge=0)] = 0
+
+
+class Schedule(_Part):
+    """One run of the optimiser (AdamW, cosine decay after a linear warm-up).
+
+    Attributes:
+        epochs: Passes over the training pictures; fractions are allowed.
+        learning_rate: Peak rate at this batch size.
+        warmup: Share of the steps with a rising rate.
+        clip_norm: Largest gradient norm.
+        autocast: "bfloat16" computes matrix products in bfloat16, with float32 master weights.
+    """
+
+    epochs: Positive
+    batch_size: Count = 32
+    learning_rate: Positive
+    weight_decay: NotNegative = 0.0
+    warmup: Fraction = 0.1
+    clip_norm: Positive = 5.0
+    autocast: Literal["float32", "bfloat16"] = "float32"
+
+
+class Distill(_Part):
+    """The mixed distillation loss of both stages, ``hard*H + soft*S + feature*F``.
+
+    Attributes:
+        hard, soft, feature: Weights; the paper's are 1, 10 and 5.
+        temperature: Of the soft term.
+        feature_layers: How many of the last blocks are compared.
+        agree_only: Compare features only on samples on which teacher and student predict the
+            same class, as the paper does.
+        layer_weights: How stage 2 weights each layer's feature term by the stage-1 loss of that
+            layer: "inverse" (larger loss, smaller weight; the reading taken here) or "uniform".
+    """
+
+    hard: NotNegative = 1.0
+    soft: NotNegative = 10.0
+    feature: NotNegative = 5.0
+    temperature: Positive = 1.0
+    feature_layers: Count = 4
+    agree_only: bool = True
+    layer_weights: Literal["inverse", "uniform"] = "inverse"
+
+
+class Prune(_Part):
+    """Stage 1: the 2:4 sparse student of the dense teacher.
+
+    Attributes:
+        pattern: Survivors and group length along the reduction axis.
+        criterion: "magnitude" keeps the largest weights (the paper); "reconstruct" picks and
+            corrects weights against calibration activations (Frantar and Alistarh 2023).
+        calibration_images: Pictures that "reconstruct" sees.
+        schedule: Distillation after pruning; None skips it.
+    """
+
+    pattern: Literal["2:4"] = "2:4"
+    criterion: Literal["magnitude", "reconstruct"] = "magnitude"
+    calibration_images: Count = 256
+    schedule: Schedule | None
+
+
+class Quantize(_Part):
+    """Stage 2: the INT8 student of the sparse float teacher.
+
+    Attributes:
+        observer: How activation ranges are found: "max" or "percentile".
+        percentile: Share of absolute values inside the range, in percent.
+        calibration_images: Pictures the observers see.
+        learned_scales: Train activation scales with the weights (Esser et al., LSQ, 2020).
+        schedule: Quantisation-aware training; None leaves it at calibration.
+    """
+
+    weights: Literal["int8"] = "int8"
+    activations: Literal["int8"] = "int8"
+    observer: Literal["max", "percentile"] = "percentile"
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    calibration_images: Count = 256
+    learned_scales: bool = True
+    schedule: Schedule | None
+
+
+class Publish(_Part):
+    """Where the bundle goes when it is done.
+
+    Attributes:
+        repository: The Triton model repository.
+        max_batch_size: Largest batch that the server may form.
+    """
+
+    repository: Path = Path("model_repository")
+    max_batch_size: Count = 8
+
+
+class Recipe(_Part):
+    """One compression, whole.
+
+    Attributes:
+        name: Names the run, the bundle and the model in the repository.
+        teacher: Training of the dense network; required with an architecture, absent with a
+            checkpoint.
+        run: Folder of checkpoints, metrics, report and bundle.
+        checkpoint_every_s: How much work a kill may cost.
+        threads: Threads of the training process; None leaves it to torch. Results repeat bit
+            by bit only for the same number.
+        licence: Of the resulting weights, for the card.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    description: str = ""
+    licence: str = ""
+    task: Literal["classify"] = "classify"
+    seed: int = 0
+    threads: Count | None = None
+    network: Network
+    input: Input
+    data: Data
+    teacher: Schedule | None = None
+    distill: Distill = Distill()
+    prune: Prune
+    quantize: Quantize
+    publish: Publish = Publish()
+    run: Path
+    checkpoint_every_s: Positive = 60.0
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Recipe:
+        if bool(self.network.architecture) != (self.teacher is not None):
+            raise ValueError(
+                "an architecture needs a teacher schedule to train it, a checkpoint needs none"
+            )
+        if self.data.augment.mix and self.data.labelled:
+            raise ValueError("augment.mix needs labelled: false, where the teacher labels blends")
+        if self.teacher and not self.data.labelled:
+            raise ValueError("a teacher trained from scratch needs labelled: true")
+        return self
+
+    def digest(self) -> str:
+        """Return a hash of everything that decides the result, to tell runs apart."""
+        decides = self.model_dump(mode="json", exclude=_NOT_DECISIVE)
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        RecipeError: No such file, not YAML, or a value that does not fit; every fault is named.
+    """
+    try:
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from error
+    try:
+        return Recipe.model_validate(plain)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'recipe'}: {fault['msg']}"
+            for fault in error.errors()
+        )
+        raise RecipeError(f"{path}: {faults}") from error

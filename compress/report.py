@@ -1,0 +1,196 @@
+"""What a run tells people: the card, ``report.json`` and ``report.html``."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+
+from compress import accounting, latency
+from compress.export import Parity
+from compress.networks.network import Layer
+from compress.prune import Masks
+from compress.quantize import weight_scale
+from compress.recipe import Recipe
+from compress.run import Run, write_atomically
+from compress.stages import Result
+from compress.tasks.classify import Classification
+from contract.card import Accuracy, ModelCard, Precision
+
+_TEMPLATES = Path(__file__).with_name("templates")
+_BITS = 8
+_PACKAGES = ("gpusq-vit", "torch", "transformers", "onnx", "onnxruntime", "openvino")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything the stages made.
+
+    Args:
+        recipe: What was asked for.
+        task: The pictures and labels.
+        layers: What was decided on each layer.
+        masks: Of the sparse and the quantised network.
+        dense: The teacher.
+        sparse: The student of stage 1.
+        quantized: The student of stage 2.
+    """
+
+    recipe: Recipe
+    task: Classification
+    layers: list[Layer]
+    masks: Masks
+    dense: Result
+    sparse: Result
+    quantized: Result
+
+    @property
+    def stages(self) -> dict[str, Result]:
+        """The three networks, by the word the report uses."""
+        return {"dense": self.dense, "sparse": self.sparse, "quantized": self.quantized}
+
+
+def card(outcome: Outcome) -> ModelCard:
+    """Write the card of the quantised network."""
+    recipe = outcome.recipe
+    accuracy = tuple(
+        Accuracy(
+            data=data,
+            images=outcome.quantized.scores[data].images,
+            teacher=outcome.dense.scores[data].top1,
+            sparse=outcome.sparse.scores[data].top1,
+            quantized=outcome.quantized.scores[data].top1,
+        )
+        for data in outcome.task.held_out
+    )
+    provenance = {
+        "method": "GPUSQ-ViT (arXiv:2305.10727)",
+        # The name only: the path on the machine that trained is nobody's business.
+        "teacher": Path(recipe.network.checkpoint or "trained from scratch").name,
+        "recipe": f"{recipe.name} {recipe.digest()}",
+        "licence": recipe.licence,
+        **{package: _version(package) for package in _PACKAGES[:3]},
+    }
+    return ModelCard(
+        task=recipe.task,
+        labels=outcome.task.labels,
+        preprocessing=outcome.task.preprocessing,
+        precision=Precision(
+            weights=recipe.quantize.weights,
+            activations=recipe.quantize.activations,
+            sparsity=recipe.prune.pattern,
+        ),
+        accuracy=accuracy,
+        provenance=provenance,
+        description=recipe.description,
+    )
+
+
+def write(outcome: Outcome, parity: Parity, run: Run) -> Path:
+    """Measure what is left to measure and write both reports into the run's folder.
+
+    Returns:
+        The HTML page.
+    """
+    facts = _facts(outcome, parity, run)
+    run.write_json("report", facts)
+    loader = jinja2.FileSystemLoader(_TEMPLATES)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    page = environment.get_template("report.html").render(facts)
+    path = run.folder / "report.html"
+    write_atomically(path, lambda unfinished: unfinished.write_text(page, encoding="utf-8"))
+    return path
+
+
+def _facts(outcome: Outcome, parity: Parity, run: Run) -> dict[str, Any]:
+    size = outcome.recipe.input
+    picture = torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8)
+    sparse = [layer.name for layer in outcome.layers if layer.prune]
+    named = [layer.name for layer in outcome.layers]
+    total, costs = accounting.cost(outcome.dense.network, picture, sparse, named, _BITS)
+    model = run.folder / "bundle" / "model.onnx"
+    return {
+        "name": outcome.recipe.name,
+        "description": outcome.recipe.description,
+        "accuracy": _accuracy(outcome),
+        "cost": dataclasses.asdict(total),
+        "file_bytes": {
+            "dense": (run.folder / "dense.onnx").stat().st_size,
+            "quantized": model.stat().st_size,
+        },
+        "latency": [
+            dataclasses.asdict(entry)
+            for entry in latency.compare(run.folder / "dense.onnx", model)
+        ],
+        "machine": latency.machine(),
+        "parity": dataclasses.asdict(parity),
+        "layers": _layers(outcome, {entry.name: entry for entry in costs}),
+        "training": {
+            name: {"points": result.history.points, "seconds": result.history.seconds}
+            for name, result in outcome.stages.items()
+            if result.history.points
+        },
+        "layer_losses": outcome.sparse.history.layer_losses,
+        "skipped": _skipped(outcome),
+        "recipe": outcome.recipe.model_dump(mode="json"),
+        "versions": {
+            "python": platform.python_version(),
+            **{package: _version(package) for package in _PACKAGES},
+        },
+    }
+
+
+def _accuracy(outcome: Outcome) -> list[dict[str, Any]]:
+    return [
+        {
+            "data": data,
+            **{name: result.scores[data].summary() for name, result in outcome.stages.items()},
+        }
+        for data in outcome.task.held_out
+    ]
+
+
+def _layers(
+    outcome: Outcome, costs: dict[str, accounting.LayerCost]
+) -> list[dict[str, Any]]:
+    kept = outcome.masks.kept()
+    rows = []
+    for layer in outcome.layers:
+        weight = outcome.quantized.network.get_parameter(f"{layer.name}.weight").detach()
+        scale = weight_scale(weight).reshape(-1, *[1] * (weight.ndim - 1))
+        error = (weight - (weight / scale).round() * scale).norm() / weight.norm()
+        rows.append(
+            {
+                "name": layer.name.removeprefix("body."),
+                "role": layer.role,
+                "shape": list(weight.shape),
+                "pruned": layer.prune,
+                "reason": layer.reason,
+                "kept": kept.get(f"{layer.name}.weight", 1.0),
+                "macs": costs[layer.name].macs,
+                "weight_error": error.item(),
+            }
+        )
+    return rows
+
+
+def _skipped(outcome: Outcome) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for result in outcome.stages.values():
+        found.update(result.history.skipped)
+        for score in result.scores.values():
+            found.update(score.skipped)
+    return found
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,86 @@
+"""The folder of one run: what is finished, what is under way, and for which recipe.
+
+Everything is written beside its place and renamed into it, so that a killed run leaves either
+the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compress.errors import CheckpointError
+
+
+class Run:
+    """One run's folder.
+
+    Args:
+        folder: Created when it is not there.
+        digest: Of the recipe; a folder that belongs to another one is refused.
+        restart: Throw away what the folder holds.
+
+    Raises:
+        CheckpointError: The folder was begun by another recipe.
+    """
+
+    def __init__(self, folder: Path, digest: str, *, restart: bool = False) -> None:
+        self.folder = folder
+        stamp = folder / "recipe.digest"
+        if restart and stamp.exists():
+            shutil.rmtree(folder)
+        if stamp.exists() and stamp.read_text(encoding="utf-8").strip() != digest:
+            raise CheckpointError(
+                f"{folder} holds a run of another recipe, or of this one before it was changed. "
+                "Give --restart to throw that run away, or set another 'run' folder."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(stamp, lambda path: path.write_text(digest + "\n", encoding="utf-8"))
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        """Keep ``state`` (tensors and plain values) as ``name``."""
+        write_atomically(self.folder / f"{name}.pt", lambda path: torch.save(state, path))
+
+    def load(self, name: str) -> dict[str, Any] | None:
+        """Return what :meth:`save` kept as ``name``, or None.
+
+        Raises:
+            CheckpointError: The file is there and cannot be read.
+        """
+        path = self.folder / f"{name}.pt"
+        if not path.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, ValueError, EOFError) as error:
+            raise CheckpointError(
+                f"cannot read {path}: {error}. Delete it to do that stage again."
+            ) from error
+        return state
+
+    def drop(self, name: str) -> None:
+        """Forget ``name``."""
+        (self.folder / f"{name}.pt").unlink(missing_ok=True)
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Keep ``value`` as readable JSON."""
+        path = self.folder / f"{name}.json"
+        text = json.dumps(value, indent=2) + "\n"
+        write_atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+        return path
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a file beside ``path``, then rename it into place."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

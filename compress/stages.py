@@ -1,0 +1,251 @@
+"""The stages of one compression, each from the result of the one before.
+
+A finished stage lies in the run's folder and is not done again; an unfinished one goes on from
+its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compress.calibrate import calibrate
+from compress.data.folder import Batch
+from compress.distill import Losses, MixedDistillation, Weights, hard_loss, layer_weights
+from compress.evaluate import Score, torch_scorer
+from compress.networks import FAMILIES
+from compress.networks.network import Classifier, Layer
+from compress.prune import Masks, magnitude_masks, unfit
+from compress.quantize import insert_quantizers, switch_on
+from compress.recipe import Recipe, Schedule
+from compress.reconstruct import reconstruct
+from compress.run import Run
+from compress.tasks.classify import Classification
+from compress.train import History, Stage, checkpoint_name, train
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every stage needs.
+
+    Args:
+        recipe: What to do.
+        run: Where results and checkpoints are.
+        task: Pictures, labels, metric.
+        device: Where networks are trained.
+    """
+
+    recipe: Recipe
+    run: Run
+    task: Classification
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one stage made.
+
+    Args:
+        network: In evaluation mode.
+        scores: On every held-out folder.
+        history: Of its training; empty where there was none.
+    """
+
+    network: Classifier
+    scores: dict[str, Score]
+    history: History = field(default_factory=History)
+
+
+def dense_teacher(work: Work) -> Result:
+    """Load the dense network, or train it from scratch where the recipe gives an architecture.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be loaded or has another number of classes.
+    """
+    network = _dense_network(work)
+    if work.recipe.teacher is None:
+        return _finish(work, "teacher", network, lambda: History())
+
+    def fit(schedule: Schedule) -> History:
+        def loss(batch: Batch, step: int) -> Losses:
+            images, labels = _inputs(work, batch, step)
+            assert labels is not None  # noqa: S101 - the recipe was checked for it
+            term = hard_loss(network(images).float(), labels)
+            return Losses(term, {"hard": term.detach()}, {})
+
+        return _train(work, "teacher", network, loss, schedule)
+
+    schedule = work.recipe.teacher
+    return _finish(work, "teacher", network, lambda: fit(schedule))
+
+
+def layers_of(work: Work, network: Classifier) -> list[Layer]:
+    """Decide on every layer of the network: sparse, or dense and why."""
+    found = FAMILIES[work.recipe.network.family].layers(network.body)
+    decided = []
+    for layer in found:
+        name, reads = f"body.{layer.name}", f"body.{layer.reads}"
+        reason = layer.reason or unfit(network.get_parameter(f"{name}.weight"))
+        decided.append(Layer(name, layer.role, reads, prune=not reason, reason=reason))
+    return decided
+
+
+def sparse_student(work: Work, dense: Result, layers: list[Layer]) -> tuple[Result, Masks]:
+    """Stage 1: prune a copy of the dense network 2:4 and distil the dense one into it."""
+    student = copy.deepcopy(dense.network).requires_grad_(True)
+    masks = _masks(work, student, layers)
+    prune = work.recipe.prune
+    loss = _distillation(work, dense.network, student, {})
+
+    def fit() -> History:
+        masks.apply(student)
+        if prune.schedule is None:
+            return History()
+        return _train(work, "sparse", student, loss, prune.schedule, masks)
+
+    result = _finish(work, "sparse", student, fit, masks)
+    return result, masks
+
+
+def quantized_student(work: Work, sparse: Result, layers: list[Layer], masks: Masks) -> Result:
+    """Stage 2: quantise a copy of the sparse network and distil the sparse one into it."""
+    quantize = work.recipe.quantize
+    student = copy.deepcopy(sparse.network).requires_grad_(True)
+    reads = {layer.name: layer.reads for layer in layers}
+    insert_quantizers(student, reads, learned=quantize.learned_scales)
+    loss = _distillation(work, sparse.network, student, sparse.history.layer_losses)
+
+    def fit() -> History:
+        if work.run.load(checkpoint_name("quantized")) is None:
+            pictures = _calibration(work, quantize.calibration_images)
+            calibrate(student, pictures, quantize.observer, quantize.percentile)
+        switch_on(student)
+        if quantize.schedule is None:
+            return History()
+        return _train(work, "quantized", student, loss, quantize.schedule, masks)
+
+    result = _finish(work, "quantized", student, fit, masks)
+    switch_on(student)
+    return result
+
+
+def feature_layers(work: Work, network: Classifier) -> list[str]:
+    """Name the late blocks whose outputs distillation compares."""
+    blocks = FAMILIES[work.recipe.network.family].blocks(network.body)
+    return [f"body.{name}" for name in blocks[-work.recipe.distill.feature_layers :]]
+
+
+def _dense_network(work: Work) -> Classifier:
+    settings = work.recipe.network
+    family = FAMILIES[settings.family]
+    if settings.checkpoint is None:
+        body = family.build({**settings.architecture, "num_labels": len(work.task.labels)})
+    else:
+        body = family.load(settings.checkpoint, len(work.task.labels))
+    return Classifier(body, settings.mean, settings.std).to(work.device).eval()
+
+
+def _masks(work: Work, student: Classifier, layers: list[Layer]) -> Masks:
+    """Choose the masks, or take those that an earlier run chose."""
+    for name in ("sparse", checkpoint_name("sparse")):
+        if (state := work.run.load(name)) is not None:
+            return Masks({key: mask.to(work.device) for key, mask in state["masks"].items()})
+    pruned = [layer for layer in layers if layer.prune]
+    if work.recipe.prune.criterion == "magnitude":
+        return magnitude_masks(student, [layer.name for layer in pruned])
+    pictures = _calibration(work, work.recipe.prune.calibration_images)
+    return reconstruct(student, pruned, pictures)
+
+
+def _distillation(
+    work: Work, teacher: Classifier, student: Classifier, stage_one_losses: dict[str, float]
+) -> Callable[[Batch, int], Losses]:
+    settings = work.recipe.distill
+    compared = feature_layers(work, teacher)
+    per_layer = dict.fromkeys(compared, 1.0)
+    if stage_one_losses:
+        per_layer = layer_weights(stage_one_losses, settings.layer_weights)
+    weights = Weights(
+        hard=settings.hard,
+        soft=settings.soft,
+        feature=settings.feature,
+        temperature=settings.temperature,
+        agree_only=settings.agree_only,
+        layers=per_layer,
+    )
+    compare = MixedDistillation(teacher, student, weights)
+
+    def loss(batch: Batch, step: int) -> Losses:
+        return compare(*_inputs(work, batch, step))
+
+    return loss
+
+
+def _inputs(work: Work, batch: Batch, step: int) -> tuple[Tensor, Tensor | None]:
+    images, labels = work.task.inputs(batch, step)
+    return images.to(work.device), None if labels is None else labels.to(work.device)
+
+
+def _calibration(work: Work, count: int) -> list[Tensor]:
+    return [images.to(work.device) for images in work.task.calibration(count)]
+
+
+def _train(
+    work: Work,
+    name: str,
+    network: Classifier,
+    loss: Callable[[Batch, int], Losses],
+    schedule: Schedule,
+    masks: Masks | None = None,
+) -> History:
+    stage = Stage(
+        name=name,
+        network=network,
+        loss=loss,
+        batches=lambda first: work.task.batches(schedule, first),
+        steps_per_epoch=work.task.steps_per_epoch(schedule),
+        after_step=masks.apply if masks else lambda _network: None,
+        keep={"masks": masks.masks} if masks else {},
+    )
+    return train(stage, schedule, work.run, work.recipe.checkpoint_every_s)
+
+
+def _finish(
+    work: Work,
+    name: str,
+    network: Classifier,
+    fit: Callable[[], History],
+    masks: Masks | None = None,
+) -> Result:
+    """Do a stage unless its result is there; score it, keep it, and check its masks."""
+    state = work.run.load(name)
+    if state is None:
+        history = fit()
+        if masks:
+            masks.verify(network, f"after stage {name}")
+        scores = work.task.evaluate(torch_scorer(network.eval()), name)
+        state = {
+            "network": network.state_dict(),
+            "history": dataclasses.asdict(history),
+            "scores": {data: dataclasses.asdict(score) for data, score in scores.items()},
+            "masks": masks.masks if masks else {},
+        }
+        work.run.save(name, state)
+        work.run.drop(checkpoint_name(name))
+    return _restored(network, state, masks, name)
+
+
+def _restored(
+    network: Classifier, state: dict[str, Any], masks: Masks | None, name: str
+) -> Result:
+    network.load_state_dict(state["network"])
+    if masks:
+        masks.verify(network, f"in the result of stage {name}")
+    scores = {data: Score(**score) for data, score in state["scores"].items()}
+    return Result(network.eval(), scores, History(**state["history"]))
