@@ -19,9 +19,18 @@ from contract.preprocess import Preprocessing
 
 CARD_VERSION: Final = 1
 TASKS: Final = ("classify",)
+SCORES: Final = ("probability",)
 # The key under which config.pbtxt carries the card.
 PARAMETER: Final = "gpusq_card"
-_SCALARS: Final[dict[Any, tuple[type, ...]]] = {str: (str,), int: (int,), float: (int, float)}
+NUMBER_FORMATS: Final = ("float32", "int8")
+PATTERNS: Final = ("dense", "2:4")
+# What JSON may hold for a scalar field, and how an error calls it. A bool is none of them.
+_SCALARS: Final[dict[Any, tuple[tuple[type, ...], str]]] = {
+    str: ((str,), "text"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    float | None: ((int, float, type(None)), "a number or null"),
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,16 @@ class Precision:
     weights: str
     activations: str
     sparsity: str
+
+    def __post_init__(self) -> None:
+        """Refuse formats and patterns that no reader knows.
+
+        Raises:
+            CardError: Unknown number format or sparsity pattern.
+        """
+        _one_of("precision.weights", self.weights, NUMBER_FORMATS)
+        _one_of("precision.activations", self.activations, NUMBER_FORMATS)
+        _one_of("precision.sparsity", self.sparsity, PATTERNS)
 
 
 @dataclass(frozen=True)
@@ -56,6 +75,19 @@ class Accuracy:
     teacher: float
     sparse: float | None
     quantized: float
+
+    def __post_init__(self) -> None:
+        """Refuse percentages, NaN and measurements on nothing.
+
+        Raises:
+            CardError: A value outside 0..1, or no picture.
+        """
+        if self.images < 1:
+            raise CardError(f"accuracy needs at least one picture, got images = {self.images}")
+        for name in ("teacher", "sparse", "quantized"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise CardError(f"accuracy.{name} is a fraction from 0 to 1, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -88,10 +120,8 @@ class ModelCard:
         Raises:
             CardError: Unknown task or score meaning.
         """
-        if self.task not in TASKS:
-            raise CardError(f"task must be one of {', '.join(TASKS)}, got {self.task!r}")
-        if self.scores != "probability":
-            raise CardError(f"scores must be 'probability', got {self.scores!r}")
+        _one_of("task", self.task, TASKS)
+        _one_of("scores", self.scores, SCORES)
 
     def to_json(self) -> str:
         """Return the card as JSON text, readable and with stable order."""
@@ -110,7 +140,7 @@ class ModelCard:
         """
         try:
             plain = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise CardError(f"the card is not JSON: {error}") from error
         if not isinstance(plain, dict):
             raise CardError(f"the card must be a JSON object, got {type(plain).__name__}")
@@ -147,6 +177,11 @@ class ModelCard:
         return plain
 
 
+def _one_of(where: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise CardError(f"{where} must be one of {', '.join(known)}, got {value!r}")
+
+
 def _build(kind: type[Any], plain: object, where: str) -> Any:
     """Build one dataclass of the card from parsed JSON, refusing what it does not know."""
     if not isinstance(plain, dict):
@@ -161,33 +196,54 @@ def _build(kind: type[Any], plain: object, where: str) -> Any:
     }
     if missing := sorted(required - plain.keys()):
         raise CardError(f"{where} lacks: {', '.join(missing)}")
-    scalars = {name: hint for name, hint in get_type_hints(kind).items() if hint in _SCALARS}
-    for name, value in plain.items():
-        if name in scalars and not isinstance(value, _SCALARS[scalars[name]]):
-            expected = scalars[name].__name__
-            raise CardError(f"{where}.{name} must be {expected}, got {value!r}")
-    values = {name: _value(name, value, f"{where}.{name}") for name, value in plain.items()}
+    hints = get_type_hints(kind)
+    values = {name: _value(hints[name], value, f"{where}.{name}") for name, value in plain.items()}
     try:
         return kind(**values)
     except CardError:
         raise
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise CardError(f"{where}: {error}") from error
 
 
-def _value(name: str, plain: Any, where: str) -> Any:
-    if name == "labels":
+def _value(hint: Any, plain: object, where: str) -> Any:
+    """Read one field by the type that its dataclass gives it."""
+    if hint in _SCALARS:
+        return _scalar(hint, plain, where)
+    if hint is LabelSet:
         return _labels(plain)
-    if name == "accuracy":
-        return tuple(_build(Accuracy, entry, where) for entry in plain)
-    parts: dict[str, type[Any]] = {"preprocessing": Preprocessing, "precision": Precision}
-    return _build(parts[name], plain, where) if name in parts else plain
+    if hint == tuple[Accuracy, ...]:
+        return _accuracies(plain, where)
+    if hint == Mapping[str, str]:
+        return _texts(plain, where)
+    return _build(hint, plain, where)
+
+
+def _scalar(hint: Any, plain: object, where: str) -> object:
+    types, expected = _SCALARS[hint]
+    if type(plain) not in types:
+        raise CardError(f"{where} must be {expected}, got {plain!r}")
+    return plain
+
+
+def _accuracies(plain: object, where: str) -> tuple[Accuracy, ...]:
+    if not isinstance(plain, list):
+        raise CardError(f"{where} must be a list, got {plain!r}")
+    return tuple(_build(Accuracy, entry, f"{where}[{index}]") for index, entry in enumerate(plain))
+
+
+def _texts(plain: object, where: str) -> dict[str, str]:
+    if not isinstance(plain, dict) or not all(isinstance(text, str) for text in plain.values()):
+        raise CardError(f"{where} must be an object of texts, got {plain!r}")
+    return plain
 
 
 def _labels(plain: object) -> LabelSet:
     match plain:
-        case {"set": str(name)}:
+        case {"set": str(name), **others} if not others:
             return labels.load(name)
-        case {"names": [*names]} if all(isinstance(name, str) for name in names):
+        case {"names": [*names], **others} if not others and all(
+            isinstance(name, str) for name in names
+        ):
             return labels.inline([str(name) for name in names])
     raise CardError(f"labels must be {{'set': NAME}} or {{'names': [...]}}, got {plain!r}")

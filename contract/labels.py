@@ -25,6 +25,18 @@ class LabelSet:
     ids: tuple[str, ...]
     names: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        """Refuse a set in which a class lacks its id or its name.
+
+        Raises:
+            CardError: As many ids as names are needed, and at least one.
+        """
+        if not self.names or len(self.ids) != len(self.names):
+            raise CardError(
+                f"a label set needs one id and one name a class, got {len(self.ids)} ids "
+                f"and {len(self.names)} names"
+            )
+
     def __len__(self) -> int:
         """Return the number of classes."""
         return len(self.names)

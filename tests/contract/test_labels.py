@@ -1,0 +1,77 @@
+"""What a folder name, a synset id or a user's word means in a label set."""
+
+import pytest
+
+from contract import labels
+from contract.errors import CardError
+from contract.labels import LabelSet
+
+IMAGENET = labels.load("imagenet-1k")
+
+
+def test_imagenet_has_its_thousand_classes_in_the_order_of_the_synsets():
+    assert len(IMAGENET) == 1000
+    assert list(IMAGENET.ids) == sorted(set(IMAGENET.ids))
+    assert (IMAGENET.ids[217], IMAGENET.names[217]) == (
+        "n02102040",
+        "English springer, English springer spaniel",
+    )
+
+
+@pytest.mark.parametrize("index", range(0, 1000, 37))
+def test_every_id_and_whole_name_means_its_class(index):
+    assert IMAGENET.index(IMAGENET.ids[index]) == index
+    assert IMAGENET.index(IMAGENET.names[index]) == index
+
+
+@pytest.mark.parametrize(
+    "word", ["tench", "Tinca tinca", "TINCA_TINCA", " tench ", "tinca   tinca", "N01440764"]
+)
+def test_synonyms_count_whatever_their_case_and_blanks(word):
+    assert IMAGENET.index(word) == 0
+
+
+@pytest.mark.parametrize("word", ["crane", "Maillot"])
+def test_a_word_that_two_classes_share_means_neither(word):
+    assert IMAGENET.index(word) is None
+
+
+def test_of_two_classes_with_one_name_each_has_its_id():
+    cranes = [index for index, name in enumerate(IMAGENET.names) if name == "crane"]
+
+    assert [IMAGENET.index(IMAGENET.ids[index]) for index in cranes] == cranes
+    assert len(cranes) == 2
+
+
+@pytest.mark.parametrize("word", ["", "no such thing", "tench,", "0"])
+def test_an_unknown_word_means_nothing(word):
+    assert IMAGENET.index(word) is None
+
+
+def test_inline_labels_are_their_own_ids():
+    digits = labels.inline(["zero", "one"])
+
+    assert (digits.ids, len(digits), digits.index("ONE")) == (("zero", "one"), 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "at least one name"),
+        (["a", " "], "no empty one"),
+        (["b", "a", "b", "a"], "these come twice: a, b"),
+    ],
+)
+def test_inline_labels_that_are_empty_or_repeated_are_refused(names, message):
+    with pytest.raises(CardError, match=message):
+        labels.inline(names)
+
+
+def test_an_unknown_set_is_refused_and_the_known_ones_are_named():
+    with pytest.raises(CardError, match="known sets: imagenet-1k"):
+        labels.load("imagenet-22k")
+
+
+def test_a_set_with_more_ids_than_names_is_refused():
+    with pytest.raises(CardError, match="got 2 ids and 1 names"):
+        LabelSet("odd", ("a", "b"), ("a",))
