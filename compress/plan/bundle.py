@@ -73,12 +73,6 @@ def read_bundle(folder: Path) -> Bundle:
     """
     card = _read_card(folder / CARD_FILE)
     model = _read_model(folder / MODEL_FILE)
-    opset = next((entry.version for entry in model.opset_import if not entry.domain), 0)
-    if opset not in OPSETS:
-        raise PublishError(
-            f"{folder / MODEL_FILE} uses opset {opset}, expected {OPSETS[0]} to {OPSETS[-1]}. "
-            "Export it again."
-        )
     weights = {weight.name for weight in model.graph.initializer}
     inputs = _tensors(value for value in model.graph.input if value.name not in weights)
     outputs = _tensors(model.graph.output)
@@ -101,6 +95,7 @@ def _read_card(path: Path) -> ModelCard:
 def _read_model(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path, load_external_data=False)
+        _check_opset(model, path)
         if any(map(onnx.external_data_helper.uses_external_data, model.graph.initializer)):
             raise PublishError(f"{path} keeps weights in other files. Export it as one file.")
         onnx.checker.check_model(model)
@@ -109,6 +104,14 @@ def _read_model(path: Path) -> onnx.ModelProto:
     except (DecodeError, onnx.checker.ValidationError) as error:
         raise PublishError(f"{path} is not a valid ONNX file: {error}") from error
     return model
+
+
+def _check_opset(model: onnx.ModelProto, path: Path) -> None:
+    opset = next((entry.version for entry in model.opset_import if not entry.domain), 0)
+    if opset not in OPSETS:
+        raise PublishError(
+            f"{path} uses opset {opset}, expected {OPSETS[0]} to {OPSETS[-1]}. Export it again."
+        )
 
 
 def _tensors(values: Iterable[onnx.ValueInfoProto]) -> tuple[Tensor, ...]:

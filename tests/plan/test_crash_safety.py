@@ -12,7 +12,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from compress.plan.repository import publish
 from contract.card import ModelCard
-from tests.plan import tiny
+from tests.bundles import colour_card, colour_graph, write_bundle
 
 # Forked children inherit the imports, so that killing dozens of them takes a second.
 fork = multiprocessing.get_context("fork")
@@ -20,10 +20,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 WATCHED = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.copyfile"}
 
 
-def bundle_of(folder: Path, gain: float) -> Path:
+def bundle_of(folder: Path, mark: str) -> Path:
     """Return a bundle whose card and network can be told to belong together."""
-    card = tiny.card(classes=[f"gain {gain}", "second", "third"])
-    return tiny.write_bundle(folder, tiny.graph(gain=gain), card)
+    graph = colour_graph()
+    graph.doc_string = mark
+    return write_bundle(folder, graph, colour_card((mark, "b", "c", "d")))
 
 
 def served(repository: Path, name: str) -> tuple[str, bytes] | None:
@@ -49,7 +50,7 @@ def publish_until_killed(bundle: Path, repository: Path, step: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(watch)
-    publish(bundle, repository, "tiny")
+    publish(bundle, repository, "colours")
 
 
 def killed_at(step: int, bundle: Path, repository: Path) -> bool:
@@ -66,25 +67,25 @@ def leftovers(repository: Path) -> list[str]:
 
 @pytest.mark.parametrize("already", [False, True], ids=["first publish", "next version"])
 def test_killed_anywhere_the_old_state_stands_and_the_next_publish_cleans_up(already, tmp_path):
-    old, new = bundle_of(tmp_path / "old", 2.0), bundle_of(tmp_path / "new", 3.0)
+    old, new = bundle_of(tmp_path / "old", "old"), bundle_of(tmp_path / "new", "new")
     outcomes = []
     for step in range(1, 1000):
         repository = tmp_path / f"repository {step}"
         if already:
-            publish(old, repository, "tiny")
-        before = served(repository, "tiny")
+            publish(old, repository, "colours")
+        before = served(repository, "colours")
 
         if not killed_at(step, new, repository):
             break
-        after = served(repository, "tiny")
-        whole = ("gain 3.0", (new / "model.onnx").read_bytes())
+        after = served(repository, "colours")
+        whole = ("new", (new / "model.onnx").read_bytes())
         assert after in (before, whole), f"killed before file operation {step}"
         outcomes.append(after == whole)
 
-        version = publish(new, repository, "tiny")
-        assert served(repository, "tiny") == whole
+        version = publish(new, repository, "colours")
+        assert served(repository, "colours") == whole
         assert leftovers(repository) == []
-        numbers = {path.name for path in (repository / "tiny").iterdir() if path.is_dir()}
+        numbers = {path.name for path in (repository / "colours").iterdir() if path.is_dir()}
         assert numbers == ({"1", version.name} if already else {"1"})
 
     # Both sides of the switch were tried, and it happens once.
@@ -95,7 +96,7 @@ def test_killed_anywhere_the_old_state_stands_and_the_next_publish_cleans_up(alr
 
 def test_nothing_but_files_lies_in_the_repository_while_a_first_network_is_copied(tmp_path):
     # Triton takes each folder for a model, hidden ones too, and does not start over a broken one.
-    bundle, repository = bundle_of(tmp_path / "new", 3.0), tmp_path / "repository"
+    bundle, repository = bundle_of(tmp_path / "new", "new"), tmp_path / "repository"
     child = fork.Process(target=publish_and_look_for_folders, args=(bundle, repository))
     child.start()
     child.join(30)
@@ -111,19 +112,19 @@ def publish_and_look_for_folders(bundle: Path, repository: Path) -> None:
             folders_seen.append([path for path in repository.iterdir() if path.is_dir()])
 
     sys.addaudithook(watch)
-    publish(bundle, repository, "tiny")
+    publish(bundle, repository, "colours")
     sys.exit(folders_seen != [[]])
 
 
 def publish_often(bundles: list[Path], repository: Path) -> None:
     for _ in range(5):
         for bundle in bundles:
-            publish(bundle, repository, "tiny")
+            publish(bundle, repository, "colours")
 
 
 def test_two_publishers_at_once_take_turns_and_a_reader_sees_only_whole_models(tmp_path):
-    bundles = [bundle_of(tmp_path / str(gain), gain) for gain in (1.0, 2.0, 3.0, 4.0)]
-    networks = {f"gain {b.name}": (b / "model.onnx").read_bytes() for b in bundles}
+    bundles = [bundle_of(tmp_path / mark, mark) for mark in ("1", "2", "3", "4")]
+    networks = {bundle.name: (bundle / "model.onnx").read_bytes() for bundle in bundles}
     repository = tmp_path / "repository"
 
     publishers = [
@@ -134,7 +135,7 @@ def test_two_publishers_at_once_take_turns_and_a_reader_sees_only_whole_models(t
         publisher.start()
     seen = set()
     while any(publisher.is_alive() for publisher in publishers):
-        model = served(repository, "tiny")
+        model = served(repository, "colours")
         if model is not None:
             label, network = model
             assert network == networks[label]
@@ -146,5 +147,5 @@ def test_two_publishers_at_once_take_turns_and_a_reader_sees_only_whole_models(t
     assert len(seen) > 1
     # Twenty publishes, none of which equals the one before it in its own process.
     assert leftovers(repository) == []
-    versions = sorted(int(p.name) for p in (repository / "tiny").iterdir() if p.is_dir())
+    versions = sorted(int(p.name) for p in (repository / "colours").iterdir() if p.is_dir())
     assert versions == list(range(1, len(versions) + 1))

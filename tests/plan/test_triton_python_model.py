@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from compress.plan.repository import publish
-from tests.plan import tiny
+from tests.bundles import colour_card, colour_graph, colour_scores, write_bundle
 
 pytest.importorskip("onnxruntime")
 from compress.plan.triton_python_model import TritonPythonModel
@@ -24,21 +24,20 @@ def model(monkeypatch, tmp_path):
         InferenceResponse=dict,
     )
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", server)
-    bundle = tiny.write_bundle(tmp_path / "bundle")
-    publish(bundle, tmp_path, "tiny", backend="python")
+    bundle = write_bundle(tmp_path / "bundle", colour_graph(), colour_card())
+    publish(bundle, tmp_path, "colours", backend="python")
     loaded = TritonPythonModel()
-    loaded.initialize({"model_repository": str(tmp_path / "tiny"), "model_version": "1"})
+    loaded.initialize({"model_repository": str(tmp_path / "colours"), "model_version": "1"})
     return loaded
 
 
 def test_requests_that_wait_together_each_get_their_own_rows(model):
     red, green, blue = np.eye(3, dtype=np.uint8) * 255
-    pictures = np.broadcast_to(np.stack([red, green, blue])[:, None, None], (3, 4, 4, 3))
+    pictures = np.broadcast_to(np.stack([red, green, blue])[:, None, None], (3, 8, 8, 3))
 
     one, two = model.execute([{"image": pictures[:1]}, {"image": pictures[1:]}])
 
-    assert one["scores"].shape == (1, 3)
+    assert one["scores"].shape == (1, 4)
     assert one["scores"].argmax(axis=1).tolist() == [0]
     assert two["scores"].argmax(axis=1).tolist() == [1, 2]
-    # exp(4) / (exp(4) + 2): the only bright channel has mean 1 and the gain is 4.
-    np.testing.assert_allclose(one["scores"][0, 0], np.exp(4) / (np.exp(4) + 2), rtol=1e-5)
+    np.testing.assert_allclose(one["scores"][0], colour_scores(1, 0, 0), rtol=1e-5)
