@@ -82,7 +82,10 @@ def _publish(arguments: argparse.Namespace) -> None:
 def _bench(arguments: argparse.Namespace) -> None:
     from compress import bench  # noqa: PLC0415
 
-    bench.run(arguments.size, arguments.repeats, arguments.json)
+    table = bench.run(arguments.size, arguments.repeats)
+    print(table.text())
+    if arguments.json:
+        arguments.json.write_text(table.json(), encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,33 +96,71 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    compress = _add(commands, "compress", _compress, "compress a network as a recipe says",
-                    "gpusq compress recipes/digits.yaml")
+    compress = _add(
+        commands,
+        "compress",
+        _compress,
+        "compress a network as a recipe says",
+        "gpusq compress recipes/digits.yaml",
+    )
     compress.add_argument("recipe", type=Path, help="a YAML file, see docs/recipes.md")
-    compress.add_argument("--restart", action="store_true",
-                          help="begin anew instead of going on from the last checkpoint")
+    compress.add_argument(
+        "--restart",
+        action="store_true",
+        help="begin anew instead of going on from the last checkpoint",
+    )
 
-    evaluate = _add(commands, "evaluate", _evaluate, "measure the accuracy of an exported network",
-                    "gpusq evaluate model_repository/deit-tiny --data imagenet/val --json out.json")
-    evaluate.add_argument("model", type=Path, metavar="MODEL",
-                          help="a bundle, or a model's folder in a repository")
-    evaluate.add_argument("--data", type=Path, required=True, metavar="DIR",
-                          help="one folder a class, named by class id or name; any subset")
-    evaluate.add_argument("--json", type=Path, metavar="FILE",
-                          help="write top1, top5, images and what was skipped")
+    evaluate = _add(
+        commands,
+        "evaluate",
+        _evaluate,
+        "measure the accuracy of an exported network",
+        "gpusq evaluate model_repository/deit-tiny --data imagenet/val --json out.json",
+    )
+    evaluate.add_argument(
+        "model", type=Path, metavar="MODEL", help="a bundle, or a model's folder in a repository"
+    )
+    evaluate.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="one folder a class, named by class id or name; any subset",
+    )
+    evaluate.add_argument(
+        "--json", type=Path, metavar="FILE", help="write top1, top5, images and what was skipped"
+    )
 
-    publish = _add(commands, "publish", _publish, "put a bundle into a model repository",
-                   "gpusq publish runs/digits/bundle --repository model_repository --name digits")
+    publish = _add(
+        commands,
+        "publish",
+        _publish,
+        "put a bundle into a model repository",
+        "gpusq publish runs/digits/bundle --repository model_repository --name digits",
+    )
     publish.add_argument("bundle", type=Path, help="a folder with model.onnx and card.json")
     publish.add_argument("--repository", type=Path, required=True, metavar="DIR")
     publish.add_argument("--name", help="of the model; the bundle's folder name if not given")
-    publish.add_argument("--backend", choices=("onnxruntime", "python"), default="onnxruntime",
-                         help="which Triton backend runs it")
+    publish.add_argument(
+        "--backend",
+        choices=("onnxruntime", "python"),
+        default="onnxruntime",
+        help="which Triton backend runs it",
+    )
 
-    bench = _add(commands, "bench", _bench, "time INT8 against float32 on this CPU",
-                 "gpusq bench --size small --json bench.json")
-    bench.add_argument("--size", choices=("tiny", "small", "base"), default="small",
-                       help="of the DeiT, with random weights")
+    bench = _add(
+        commands,
+        "bench",
+        _bench,
+        "time INT8 against float32 on this CPU",
+        "gpusq bench --size small --json bench.json",
+    )
+    bench.add_argument(
+        "--size",
+        choices=("tiny", "small", "base"),
+        default="small",
+        help="of the DeiT, with random weights",
+    )
     bench.add_argument("--repeats", type=int, default=20, help="calls a contender")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the table")
 
@@ -129,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],  # noqa: SLF001
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
     command: _Command,
     summary: str,

@@ -73,7 +73,11 @@ class Cost:
 
 
 def cost(
-    network: nn.Module, picture: torch.Tensor, sparse: Iterable[str], quantized: Iterable[str], bits: int
+    network: nn.Module,
+    picture: torch.Tensor,
+    sparse: Iterable[str],
+    quantized: Iterable[str],
+    bits: int,
 ) -> tuple[Cost, list[LayerCost]]:
     """Count bytes and operations of a dense network and of its compressed form.
 

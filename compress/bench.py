@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -25,13 +26,38 @@ _HIDDEN = {"tiny": 192, "small": 384, "base": 768}
 _INPUT = Preprocessing(height=224, width=224, shorter_side_px=248)
 
 
-def run(size: Literal["tiny", "small", "base"], repeats: int, report: Path | None) -> None:
-    """Export one DeiT dense and 2:4 INT8, time both, and print the table.
+@dataclass(frozen=True)
+class Table:
+    """What was measured, with the machine that measured it.
+
+    Args:
+        title: Network and machine.
+        rows: One a contender and batch size.
+    """
+
+    title: str
+    rows: list[latency.Latency]
+
+    def text(self) -> str:
+        """Return the table for a terminal."""
+        head = f"{'runtime':24}{'batch':>6}{'median ms':>12}{'ratio':>8}"
+        rows = [
+            f"{row.name:24}{row.batch:>6}{row.median_ms:>12.1f}{row.ratio:>8.2f}"
+            for row in self.rows
+        ]
+        return "\n".join([self.title, head, *rows])
+
+    def json(self) -> str:
+        """Return the table for a program."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+def run(size: Literal["tiny", "small", "base"], repeats: int) -> Table:
+    """Export one DeiT dense and 2:4 INT8, and time both.
 
     Args:
         size: Of the network.
         repeats: Calls a contender.
-        report: Where to write the table as JSON.
     """
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -40,15 +66,8 @@ def run(size: Literal["tiny", "small", "base"], repeats: int, report: Path | Non
         export.write_graph(network, _INPUT, dense)
         _compress(network)
         export.write_graph(network, _INPUT, compressed)
-        table = latency.compare(dense, compressed, repeats=repeats)
-    print(f"DeiT-{size} 224, random weights; {latency.machine()}")
-    print(f"{'runtime':24}{'batch':>6}{'median ms':>12}{'ratio':>8}")
-    for row in table:
-        print(f"{row.name:24}{row.batch:>6}{row.median_ms:>12.1f}{row.ratio:>8.2f}")
-    if report:
-        rows = [dataclasses.asdict(row) for row in table]
-        text = json.dumps({"machine": latency.machine(), "size": size, "rows": rows}, indent=2)
-        report.write_text(text + "\n", encoding="utf-8")
+        rows = latency.compare(dense, compressed, repeats=repeats)
+    return Table(f"DeiT-{size} 224, random weights; {latency.machine()}", rows)
 
 
 def _network(size: str) -> Classifier:

@@ -128,8 +128,7 @@ class MixedDistillation:
         if not self.weights.agree_only:
             counted = torch.ones_like(counted)
         layers = {
-            name: feature_loss(student_maps[name], teacher_maps[name], counted)
-            for name in compared
+            name: feature_loss(student_maps[name], teacher_maps[name], counted) for name in compared
         }
         terms = {
             "hard": hard_loss(student_logits, predicted if labels is None else labels),

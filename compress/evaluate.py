@@ -108,9 +108,7 @@ def evaluation_images(root: Path, card: ModelCard) -> ImageFolder:
     return ImageFolder(root, card.labels, card.preprocessing)
 
 
-def _ranks(
-    scores: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
-) -> list[int]:
+def _ranks(scores: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> list[int]:
     # How many classes score higher than the right one: independent of how ties are sorted.
     right = np.take_along_axis(scores, labels[:, None], axis=1)
     return [int(rank) for rank in (scores > right).sum(axis=1)]

@@ -107,7 +107,11 @@ def write_graph(network: Classifier, preprocessing: Preprocessing, path: Path) -
 
 
 def write_bundle(
-    network: Classifier, card: ModelCard, pictures: Iterable[Tensor], pruned: list[str], folder: Path
+    network: Classifier,
+    card: ModelCard,
+    pictures: Iterable[Tensor],
+    pruned: list[str],
+    folder: Path,
 ) -> Parity:
     """Export a network, check it, and put graph and card into ``folder`` in one step.
 
@@ -132,7 +136,7 @@ def write_bundle(
         parity = check_parity(network, model, pictures)
         (unfinished / "card.json").write_text(card.to_json(), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
-        os.rename(unfinished, folder)
+        unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return parity

@@ -56,8 +56,7 @@ def compare(
         ("OpenVINO, INT8", _openvino(int8)),
     ]
     height, width = (
-        axis.dim_value
-        for axis in onnx.load(int8).graph.input[0].type.tensor_type.shape.dim[1:3]
+        axis.dim_value for axis in onnx.load(int8).graph.input[0].type.tensor_type.shape.dim[1:3]
     )
     rng = np.random.default_rng(0)
     results = []

@@ -81,7 +81,7 @@ class ActivationQuantizer(nn.Module):
 
 
 class WeightQuantizer(nn.Module):
-    """Fake quantisation of a weight, one scale an output channel, from its current largest value."""
+    """Fake quantisation of a weight, one scale an output channel, from its largest value."""
 
     frozen_scale: Tensor
 
@@ -108,7 +108,7 @@ def weight_scale(weight: Tensor) -> Tensor:
 
 
 class QuantLinear(nn.Linear):
-    """A Linear whose input and weight are rounded to INT8; it shares the weights it is made from."""
+    """A Linear with input and weight rounded to INT8; shares the parameters it is made from."""
 
     def __init__(self, linear: nn.Linear, input_quantizer: ActivationQuantizer) -> None:
         nn.Module.__init__(self)
@@ -123,7 +123,7 @@ class QuantLinear(nn.Linear):
 
 
 class QuantConv2d(nn.Conv2d):
-    """A Conv2d whose input and weight are rounded to INT8; it shares the weights it is made from."""
+    """A Conv2d with input and weight rounded to INT8; shares the parameters it is made from."""
 
     def __init__(self, conv: nn.Conv2d, input_quantizer: ActivationQuantizer) -> None:
         nn.Module.__init__(self)
@@ -137,7 +137,8 @@ class QuantConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Map [b, C, h, w] to [b, out, h', w']."""
         weight = self.weight_quantizer(self.weight)
-        return self._conv_forward(self.input_quantizer(input), weight, self.bias)
+        output: Tensor = self._conv_forward(self.input_quantizer(input), weight, self.bias)
+        return output
 
 
 def insert_quantizers(network: nn.Module, reads: dict[str, str], learned: bool) -> None:

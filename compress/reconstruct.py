@@ -8,6 +8,7 @@ Source: Frantar and Alistarh, "SparseGPT", ICML 2023, arXiv:2301.00774, algorith
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -96,7 +97,8 @@ def _inverse_factor(hessian: Tensor) -> Tensor:
     damped.diagonal()[damped.diagonal() == 0] = 1
     damped.diagonal().add_(_DAMPING * damped.diagonal().mean())
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    return torch.linalg.cholesky(inverse, upper=True)
+    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor
 
 
 def _hessian(network: nn.Module, module: nn.Module, batches: list[Tensor]) -> Tensor:
@@ -111,10 +113,8 @@ def _hessian(network: nn.Module, module: nn.Module, batches: list[Tensor]) -> Te
     handle = module.register_forward_pre_hook(collect)
     try:
         for batch in batches:
-            try:
+            with contextlib.suppress(_Reached):
                 network(batch)
-            except _Reached:
-                continue
     finally:
         handle.remove()
     return total
@@ -134,8 +134,8 @@ def reduction_rows(module: nn.Module, inputs: Tensor) -> Tensor:
         # All padding and stride here are numbers: the families' patch embeddings have no "same".
         columns = F.unfold(
             inputs,
-            kernel_size=module.kernel_size,  # type: ignore[arg-type]
-            stride=module.stride,  # type: ignore[arg-type]
+            kernel_size=module.kernel_size,
+            stride=module.stride,
             padding=module.padding,  # type: ignore[arg-type]
         )
         return columns.transpose(1, 2).flatten(0, 1).float()

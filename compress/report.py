@@ -101,7 +101,9 @@ def write(outcome: Outcome, parity: Parity, run: Run) -> Path:
     facts = _facts(outcome, parity, run)
     run.write_json("report", facts)
     loader = jinja2.FileSystemLoader(_TEMPLATES)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined
+    )
     page = environment.get_template("report.html").render(facts)
     path = run.folder / "report.html"
     write_atomically(path, lambda unfinished: unfinished.write_text(page, encoding="utf-8"))
@@ -125,8 +127,7 @@ def _facts(outcome: Outcome, parity: Parity, run: Run) -> dict[str, Any]:
             "quantized": model.stat().st_size,
         },
         "latency": [
-            dataclasses.asdict(entry)
-            for entry in latency.compare(run.folder / "dense.onnx", model)
+            dataclasses.asdict(entry) for entry in latency.compare(run.folder / "dense.onnx", model)
         ],
         "machine": latency.machine(),
         "parity": dataclasses.asdict(parity),
@@ -156,9 +157,7 @@ def _accuracy(outcome: Outcome) -> list[dict[str, Any]]:
     ]
 
 
-def _layers(
-    outcome: Outcome, costs: dict[str, accounting.LayerCost]
-) -> list[dict[str, Any]]:
+def _layers(outcome: Outcome, costs: dict[str, accounting.LayerCost]) -> list[dict[str, Any]]:
     kept = outcome.masks.kept()
     rows = []
     for layer in outcome.layers:

@@ -70,7 +70,7 @@ def dense_teacher(work: Work) -> Result:
     """
     network = _dense_network(work)
     if work.recipe.teacher is None:
-        return _finish(work, "teacher", network, lambda: History())
+        return _finish(work, "teacher", network, History)
 
     def fit(schedule: Schedule) -> History:
         def loss(batch: Batch, step: int) -> Losses:
@@ -241,9 +241,7 @@ def _finish(
     return _restored(network, state, masks, name)
 
 
-def _restored(
-    network: Classifier, state: dict[str, Any], masks: Masks | None, name: str
-) -> Result:
+def _restored(network: Classifier, state: dict[str, Any], masks: Masks | None, name: str) -> Result:
     network.load_state_dict(state["network"])
     if masks:
         masks.verify(network, f"in the result of stage {name}")

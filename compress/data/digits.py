@@ -5,7 +5,6 @@ Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -41,4 +40,4 @@ def _write_folder(root: Path, scans: np.ndarray, digits: np.ndarray) -> None:
         folder.mkdir(exist_ok=True)
         paper = 255 - np.rint(scan * (255 / _INK_LEVELS)).astype(np.uint8)
         Image.fromarray(paper).save(folder / f"{index:04}.png")
-    os.rename(unfinished, root)
+    unfinished.rename(root)

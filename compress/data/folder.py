@@ -145,7 +145,9 @@ def training_batches(
         epoch, first = epoch + 1, 0
 
 
-def ordered_batches(images: ImageFolder, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
+def ordered_batches(
+    images: ImageFolder, batch_size: int, limit: int | None = None
+) -> Iterator[Batch]:
     """Yield every picture once, in order; with ``limit``, that many spread evenly over the set."""
     count = len(images) if limit is None else min(limit, len(images))
     picked = np.linspace(0, len(images) - 1, count).round().astype(int).tolist()

@@ -18,6 +18,7 @@ from transformers import (
     AutoConfig,
     DeiTConfig,
     DeiTForImageClassificationWithTeacher,
+    PreTrainedModel,
     ViTConfig,
     ViTForImageClassification,
 )
@@ -26,7 +27,10 @@ from transformers import logging as transformers_logging
 from compress.errors import CheckpointError
 from compress.networks.network import Family, Layer
 
-_CLASSES = {"vit": ViTForImageClassification, "deit": DeiTForImageClassificationWithTeacher}
+_CLASSES: dict[str, type[PreTrainedModel]] = {
+    "vit": ViTForImageClassification,
+    "deit": DeiTForImageClassificationWithTeacher,
+}
 _ROLES = {
     "attention.q_proj": ("query", "attention input"),
     "attention.k_proj": ("key", "attention input"),
@@ -71,7 +75,7 @@ def load(checkpoint: str, classes: int) -> nn.Module:
     return body
 
 
-def _load(checkpoint: str) -> Any:
+def _load(checkpoint: str) -> PreTrainedModel:
     folder = Path(checkpoint)
     if not folder.is_dir():
         if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1:
@@ -104,19 +108,19 @@ def _layer(name: str) -> Layer:
         return Layer(name, "head", name, prune=False, reason=_HEAD_REASON)
     if name.endswith("patch_embeddings.projection"):
         return Layer(name, "patch embedding", name)
-    block, _, inner = name.partition("attention.") if "attention." in name else name.partition("mlp.")
-    role, reads = _ROLES[name.removeprefix(block)]
-    return Layer(name, role, f"{block}{reads}")
+    inner = next(key for key in _ROLES if name.endswith(key))
+    role, reads = _ROLES[inner]
+    return Layer(name, role, f"{name.removesuffix(inner)}{reads}")
 
 
 def _stem(body: nn.Module) -> str:
     return str(body.base_model_prefix)
 
 
-def _from_transformers(checkpoint: str) -> nn.Module:
+def _from_transformers(checkpoint: str) -> PreTrainedModel:
     # Its own progress bars and warnings say nothing that the checks below do not.
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         config = AutoConfig.from_pretrained(checkpoint)
         if config.model_type not in _CLASSES:
@@ -124,23 +128,27 @@ def _from_transformers(checkpoint: str) -> nn.Module:
             raise CheckpointError(
                 f"{checkpoint} is a {config.model_type!r}; family deit takes model types {known}"
             )
-        body, found = _CLASSES[config.model_type].from_pretrained(
+        loaded: Any = _CLASSES[config.model_type].from_pretrained(
             checkpoint, output_loading_info=True, dtype=torch.float32
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"cannot load {checkpoint}: {error}") from error
-    if missing := sorted(found["missing_keys"]):
-        raise CheckpointError(f"{checkpoint} lacks {len(missing)} weights: {', '.join(missing[:5])}")
-    return body  # type: ignore[no-any-return]
+    body: PreTrainedModel = loaded[0]
+    if missing := sorted(loaded[1]["missing_keys"]):
+        raise CheckpointError(
+            f"{checkpoint} lacks {len(missing)} weights: {', '.join(missing[:5])}"
+        )
+    return body
 
 
-def _from_timm(folder: Path, config: dict[str, Any]) -> nn.Module:
+def _from_timm(folder: Path, config: dict[str, Any]) -> PreTrainedModel:
     state = _read_state(folder)
     distilled = "dist_token" in state
     body = _empty_body(state, config, distilled)
     renamed = dict(_to_transformers(state, distilled))
     expected = body.state_dict()
-    missing, unknown = sorted(expected.keys() - renamed.keys()), sorted(renamed.keys() - expected.keys())
+    missing = sorted(expected.keys() - renamed.keys())
+    unknown = sorted(renamed.keys() - expected.keys())
     if missing or unknown:
         raise CheckpointError(
             f"{folder} does not hold a timm DeiT: {len(missing)} weights missing "
@@ -168,7 +176,9 @@ def _read_state(folder: Path) -> dict[str, Tensor]:
     return dict(state.get("model", state))
 
 
-def _empty_body(state: dict[str, Tensor], config: dict[str, Any], distilled: bool) -> nn.Module:
+def _empty_body(
+    state: dict[str, Tensor], config: dict[str, Any], distilled: bool
+) -> PreTrainedModel:
     """Build the body whose shape the weights themselves tell."""
     try:
         patches = state["patch_embed.proj.weight"]

@@ -61,9 +61,7 @@ class Classifier(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(
-        self, body: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
-    ) -> None:
+    def __init__(self, body: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.body = body
         self.register_buffer("scale", 1 / (255 * torch.tensor(std)), persistent=False)
@@ -81,7 +79,6 @@ class Classifier(nn.Module):
         pixels = images.float() * self.scale + self.shift
         logits: Tensor = self.body(pixel_values=pixels.permute(0, 3, 1, 2)).logits
         return logits
-
 
     def use_exportable_attention(self) -> None:
         """Compute attention by plain matrix products.
