@@ -47,7 +47,7 @@ def _serve(arguments: list[str]) -> None:
 def _compress(arguments: argparse.Namespace) -> None:
     from compress import pipeline, recipe  # noqa: PLC0415
 
-    loaded = recipe.load(arguments.recipe)
+    loaded = recipe.load(arguments.recipe, arguments.set)
     version = pipeline.compress(loaded, restart=arguments.restart)
     print(f"Report: {loaded.run / 'report.html'}")
     print(f"Model:  {version}")
@@ -108,6 +108,14 @@ def _parser() -> argparse.ArgumentParser:
         "--restart",
         action="store_true",
         help="begin anew instead of going on from the last checkpoint",
+    )
+
+    compress.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one line of the recipe, such as prune.criterion=magnitude; may be repeated",
     )
 
     evaluate = _add(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -242,8 +243,12 @@ class Recipe(_Part):
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def load(path: Path) -> Recipe:
+def load(path: Path, changes: Sequence[str] = ()) -> Recipe:
     """Read a recipe.
+
+    Args:
+        path: The YAML file.
+        changes: ``KEY=VALUE`` with a dotted key and a YAML value, applied in order.
 
     Raises:
         RecipeError: No such file, not YAML, or a value that does not fit; every fault is named.
@@ -254,6 +259,8 @@ def load(path: Path) -> Recipe:
         raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise RecipeError(f"{path} is not YAML: {error}") from error
+    for change in changes:
+        _apply(plain, change)
     try:
         return Recipe.model_validate(plain)
     except ValidationError as error:
@@ -262,3 +269,19 @@ def load(path: Path) -> Recipe:
             for fault in error.errors()
         )
         raise RecipeError(f"{path}: {faults}") from error
+
+
+def _apply(plain: Any, change: str) -> None:
+    key, equals, value = change.partition("=")
+    if not equals:
+        raise RecipeError(f"expected KEY=VALUE, such as prune.criterion=magnitude, got {change!r}")
+    *parents, last = key.split(".")
+    part = plain
+    for parent in parents:
+        part = part.setdefault(parent, {}) if isinstance(part, dict) else None
+    if not isinstance(part, dict):
+        raise RecipeError(f"{change!r}: the recipe has no section {'.'.join(parents)!r}")
+    try:
+        part[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{change!r} is not a YAML value: {error}") from error
