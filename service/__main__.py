@@ -69,8 +69,10 @@ def serve(settings: Settings) -> None:
             server_header=False,
             timeout_graceful_shutdown=settings.drain_timeout_s,
         )
-        uvicorn.Server(config).run(sockets=[listener])
-        logger.info("stopped")
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            logger.info("stopped")
 
 
 def _settings() -> Settings:
@@ -100,13 +102,21 @@ def _listen(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.socket(family, kind, protocol)
+        return _bind(socket.socket(family, kind, protocol), address)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StartError(
+            f"cannot listen at {host}:{port}: {reason}. Choose another --host or --port."
+        ) from error
+
+
+def _bind(listener: socket.socket, address: Any) -> socket.socket:
+    try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-    except OSError as error:
-        raise StartError(
-            f"cannot listen at {host}:{port}: {error.strerror or error}. Choose another --port."
-        ) from error
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 

@@ -3,6 +3,7 @@
 ServiceError (Exception)
 ├── StartError      the service cannot start: one line on stderr, exit code 2
 ├── ModelError      one model cannot be loaded or run; the others can
+├── GoneError       whoever asked went away; nobody waits for an answer
 └── GatewayError    one request has no answer; `code` says why, each transport has a table for it
 """
 
@@ -24,6 +25,10 @@ class StartError(ServiceError):
 
 class ModelError(ServiceError):
     """A model of the repository cannot be loaded or run."""
+
+
+class GoneError(ServiceError):
+    """Whoever asked went away."""
 
 
 class Code(str, Enum):

@@ -20,7 +20,7 @@ from PIL import Image
 
 from contract.errors import ImageError
 from contract.preprocess import FORMATS, Preprocessing, decode, fit
-from service.errors import Code, GatewayError, ModelError, of_image
+from service.errors import Code, GatewayError, GoneError, ModelError, of_image
 from service.executors.executor import Executor, Images, Model
 from service.metrics import STAGES, Metrics
 from service.settings import Settings
@@ -122,6 +122,7 @@ class Gateway:
 
         Raises:
             GatewayError: There is no answer; its code says why.
+            GoneError: The source said so.
         """
         ledger = Ledger()
         with self._counted(model), self._admission():
@@ -249,7 +250,7 @@ class Gateway:
         except GatewayError as error:
             outcome = error.code.value
             raise
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GoneError):
             outcome = "cancelled"
             raise
         finally:

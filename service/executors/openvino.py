@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ class OpenVinoNetwork:
 
     def __init__(self, path: Path) -> None:
         try:
-            compiled = openvino.Core().compile_model(str(path), "CPU", _OPTIONS)
+            compiled = _core().compile_model(str(path), "CPU", _OPTIONS)
         except RuntimeError as error:
             raise ModelError(f"OpenVINO refuses {path.name}: {_gist(error, path)}") from error
         self.inputs = tuple(map(_spec, compiled.inputs))
@@ -46,6 +47,13 @@ class OpenVinoNetwork:
         except RuntimeError as error:
             raise ModelError(f"OpenVINO failed: {_gist(error, self._path)}") from error
         return {output.name: results[output.name] for output in self.outputs}
+
+
+@functools.cache
+def _core() -> Any:
+    # One for the life of the process. Its CPU plugin (2026.4) gives this thread an alternate
+    # signal stack and unmaps it when the core goes: the next signal would be a segmentation fault.
+    return openvino.Core()
 
 
 def _spec(port: Any) -> TensorSpec:

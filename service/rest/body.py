@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
-from python_multipart.multipart import parse_options_header
-from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from service.errors import Code, GatewayError
+from service.errors import Code, GatewayError, GoneError
+from service.rest import form
 
 T = TypeVar("T")
 
-FIELDS: Final = ("image", "file")
-_MAX_PARTS: Final = 16
 _ACCEPTED: Final = (
     "Send the picture itself with Content-Type image/jpeg, image/png, image/webp or "
     "application/octet-stream, or a form as multipart/form-data with the file in the field "
     "'image'."
 )
-
-
-class _InMemory(MultiPartParser):
-    # Above this Starlette writes parts to disk. The body is bounded and in memory already.
-    spool_max_size = 1 << 40
 
 
 class Body:
@@ -52,13 +43,20 @@ class Body:
         self._check_declared_length()
         data = await self._bounded()
         self._read.set()
-        return await self._file_of(data) if kind == "multipart/form-data" else data
+        if kind != "multipart/form-data":
+            return data
+        try:
+            return form.picture(data, self._request.headers["content-type"])
+        except form.FormError as error:
+            raise GatewayError(
+                Code.BAD_REQUEST, f"The form cannot be read: {error}. {_ACCEPTED}"
+            ) from error
 
     async def until_disconnect(self, work: Coroutine[Any, Any, T]) -> T:
         """Await ``work``, but cancel it when the client goes away.
 
         Raises:
-            ClientDisconnect: The client went away.
+            GoneError: The client went away.
         """
         working = asyncio.ensure_future(work)
         leaving = asyncio.ensure_future(self._disconnect())
@@ -66,7 +64,7 @@ class Body:
             await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
             if working.done():
                 return working.result()
-            raise ClientDisconnect
+            raise GoneError
         finally:
             leaving.cancel()
             working.cancel()
@@ -88,10 +86,13 @@ class Body:
 
     async def _bounded(self) -> bytes:
         chunks = bytearray()
-        async for chunk in self._request.stream():
-            chunks += chunk
-            if len(chunks) > self._max_bytes:
-                raise self._too_many("more")
+        try:
+            async for chunk in self._request.stream():
+                chunks += chunk
+                if len(chunks) > self._max_bytes:
+                    raise self._too_many("more")
+        except ClientDisconnect as error:
+            raise GoneError from error
         return bytes(chunks)
 
     def _too_many(self, came: str) -> GatewayError:
@@ -101,42 +102,8 @@ class Body:
             "Send the picture smaller.",
         )
 
-    async def _file_of(self, data: bytes) -> bytes:
-        """Return the one file of a form."""
-        _, options = parse_options_header(self._request.headers["content-type"])
-        if not options.get(b"boundary"):
-            raise _bad_form("its Content-Type has no boundary")
-        parser = _InMemory(
-            self._request.headers, _once(data), max_files=_MAX_PARTS, max_fields=_MAX_PARTS
-        )
-        try:
-            form = await parser.parse()
-        except MultiPartException as error:
-            raise _bad_form(error.message) from error
-        try:
-            return await _chosen(form).read()
-        finally:
-            await form.close()
-
     async def _disconnect(self) -> None:
         # Until the body is read, its reader is who hears of a disconnect.
         await self._read.wait()
         while (await self._request.receive())["type"] != "http.disconnect":
             pass
-
-
-def _chosen(form: FormData) -> UploadFile:
-    files = [(name, part) for name, part in form.multi_items() if isinstance(part, UploadFile)]
-    named = [part for name, part in files if name in FIELDS]
-    candidates = named or [part for _, part in files]
-    if len(candidates) != 1:
-        raise _bad_form(f"expected one file, got {len(candidates)}")
-    return candidates[0]
-
-
-async def _once(data: bytes) -> AsyncGenerator[bytes, None]:
-    yield data
-
-
-def _bad_form(reason: str) -> GatewayError:
-    return GatewayError(Code.BAD_REQUEST, f"The form cannot be read: {reason}. {_ACCEPTED}")

@@ -10,9 +10,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
-from service.errors import Code, GatewayError
+from service.errors import Code, GatewayError, GoneError
 
 MEDIA_TYPE: Final = "application/problem+json"
 STATUS: Final = {
@@ -105,7 +104,7 @@ def install(app: FastAPI) -> None:
     app.exception_handler(GatewayError)(_gateway_error)
     app.exception_handler(RequestValidationError)(_validation_error)
     app.exception_handler(HTTPException)(_http_error)
-    app.exception_handler(ClientDisconnect)(_client_gone)
+    app.exception_handler(GoneError)(_client_gone)
 
 
 async def _gateway_error(request: Request, error: GatewayError) -> Response:
@@ -117,7 +116,7 @@ async def _validation_error(request: Request, error: RequestValidationError) -> 
     return answer(request, GatewayError(Code.INVALID_ARGUMENT, said))
 
 
-async def _client_gone(_request: Request, _error: ClientDisconnect) -> Response:
+async def _client_gone(_request: Request, _error: GoneError) -> Response:
     # Nobody reads it; the access log shows it, as nginx has it.
     return Response(status_code=499)
 

@@ -1,0 +1,96 @@
+"""Find the picture in a multipart/form-data body that is already in memory.
+
+Starlette's own form parser spools files to disk, which is right for bodies of any size; here they
+are bounded before they come.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartCallbacks, MultipartParser, parse_options_header
+
+NAMES: Final = ("image", "file")
+_MAX_PARTS: Final = 16
+
+
+class FormError(ValueError):
+    """The body is not a form with one picture."""
+
+
+def picture(data: bytes, content_type: str) -> bytes:
+    """Return the one file of a form; of several, the one in the field `image` or `file`.
+
+    Raises:
+        FormError: Malformed, cut off, too many parts, or not exactly one such file.
+    """
+    _, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary")
+    if not boundary:
+        raise FormError("its Content-Type has no boundary")
+    parts = _Parts(data)
+    try:
+        parser = MultipartParser(boundary, parts.callbacks())
+        parser.write(data)
+        parser.finalize()
+    except FormParserError as error:
+        raise FormError(str(error)) from error
+    if not parts.complete:
+        raise FormError("it is cut off")
+    return parts.chosen()
+
+
+class _Parts:
+    """Collect the files of a form from the parser's callbacks."""
+
+    def __init__(self, data: bytes) -> None:
+        self.complete = False
+        self._data = data
+        self._files: list[tuple[str, bytes]] = []
+        self._count = 0
+        self._header = (bytearray(), bytearray())
+        self._disposition = b""
+        self._content = bytearray()
+
+    def callbacks(self) -> MultipartCallbacks:
+        """Return what the parser calls."""
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": lambda data, start, end: self._header[0].extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._header[1].extend(data[start:end]),
+            "on_header_end": self._end_header,
+            "on_part_data": lambda data, start, end: self._content.extend(data[start:end]),
+            "on_part_end": self._end_part,
+            "on_end": self._end,
+        }
+
+    def chosen(self) -> bytes:
+        """Return the picture among the files."""
+        named = [content for name, content in self._files if name in NAMES]
+        candidates = named or [content for _, content in self._files]
+        if len(candidates) != 1:
+            raise FormError(f"expected one file, got {len(candidates)}")
+        return candidates[0]
+
+    def _begin(self) -> None:
+        self._count += 1
+        if self._count > _MAX_PARTS:
+            raise FormError(f"expected at most {_MAX_PARTS} parts")
+        self._disposition = b""
+        self._content = bytearray()
+
+    def _end_header(self) -> None:
+        name, value = self._header
+        if name.lower() == b"content-disposition":
+            self._disposition = bytes(value)
+        self._header = (bytearray(), bytearray())
+
+    def _end_part(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        if b"filename" in options:
+            name = options.get(b"name", b"").decode("utf-8", "replace")
+            self._files.append((name, bytes(self._content)))
+
+    def _end(self) -> None:
+        self.complete = True

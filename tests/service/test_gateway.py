@@ -1,0 +1,200 @@
+"""The gateway without a transport, over the fake executor."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from service.errors import Code, GatewayError, ModelError
+from service.gateway import Gateway
+from service.settings import Settings
+from tests.service.fakes import FakeExecutor
+
+
+def run(
+    scenario: Callable[[Gateway, FakeExecutor], Coroutine[Any, Any, None]],
+    executor: FakeExecutor | None = None,
+    **settings: Any,
+) -> Gateway:
+    """Run a scenario in an event loop of its own."""
+    executor = executor or FakeExecutor()
+    gateway = Gateway(executor, Settings(**{"decode_threads": 1, **settings}))
+
+    async def inside() -> None:
+        await scenario(gateway, executor)
+
+    try:
+        asyncio.run(inside())
+    finally:
+        gateway.close()
+    assert executor.closed
+    return gateway
+
+
+def sends(data: bytes) -> Callable[[], Coroutine[Any, Any, bytes]]:
+    async def source() -> bytes:
+        return data
+
+    return source
+
+
+async def code_of(answer: Coroutine[Any, Any, Any]) -> Code:
+    with pytest.raises(GatewayError) as caught:
+        await answer
+    return caught.value.code
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - what is waited for has no event
+        await asyncio.sleep(0.001)
+
+
+def counted(gateway: Gateway, outcome: str, model: str = "colours") -> bool:
+    line = f'gpusq_requests_total{{model="{model}",outcome="{outcome}"}} 1.0'
+    return line in gateway.metrics.render().decode()
+
+
+def test_the_best_class_comes_first(red_jpeg: bytes):
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        answer = await gateway.classify(None, sends(red_jpeg), top_k=1)
+        assert (answer.model, answer.version) == ("colours", 3)
+        assert [p.label for p in answer.predictions] == ["red"]
+        assert (answer.width_px, answer.height_px) == (64, 48)
+
+    assert counted(run(scenario), "ok")
+
+
+def test_the_stages_add_up_to_no_more_than_the_total(red_jpeg: bytes):
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        timings_ms = (await gateway.classify(None, sends(red_jpeg))).timings_ms
+        total_ms = timings_ms.pop("total")
+        assert all(ms >= 0 for ms in timings_ms.values())
+        assert timings_ms["decode"] > 0
+        # Each of the six is rounded to a microsecond.
+        assert sum(timings_ms.values()) <= total_ms + 0.006
+
+    run(scenario)
+
+
+def test_whoever_finds_no_place_is_refused_before_a_byte_is_read(red_jpeg: bytes):
+    async def never() -> bytes:
+        raise AssertionError
+
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        executor.gate = asyncio.Event()
+        # One decodes, one is in the network, one waits.
+        admitted = [
+            asyncio.ensure_future(gateway.classify(None, sends(red_jpeg))) for _ in range(3)
+        ]
+        await until(lambda: executor.calls == 1)
+
+        with pytest.raises(GatewayError) as caught:
+            await gateway.classify(None, never)
+
+        assert caught.value.code is Code.OVERLOADED
+        assert caught.value.retry_after_s == 1
+        executor.gate.set()
+        answers = await asyncio.gather(*admitted)
+        assert len(answers) == 3  # nothing that was accepted is lost
+        await gateway.classify(None, sends(red_jpeg))  # and the places are free again
+
+    assert counted(run(scenario, queue_limit=1), "overloaded")
+
+
+def test_no_more_batches_run_at_once_than_the_executor_wants(red_jpeg: bytes):
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        executor.gate = asyncio.Event()
+        answers = [asyncio.ensure_future(gateway.classify(None, sends(red_jpeg))) for _ in range(5)]
+        await until(lambda: executor.calls == 2)
+        await asyncio.sleep(0.05)
+        assert executor.calls == 2
+        executor.gate.set()
+        queued_ms = sorted(a.timings_ms["queue"] for a in await asyncio.gather(*answers))
+        assert queued_ms[-1] > 40
+
+    run(scenario, FakeExecutor(concurrency=2))
+
+
+def test_after_the_deadline_nobody_waits(red_jpeg: bytes):
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        executor.gate = asyncio.Event()
+        assert await code_of(gateway.classify(None, sends(red_jpeg))) is Code.DEADLINE_EXCEEDED
+        assert executor.cancelled == 1
+        executor.gate.set()
+        await gateway.classify(None, sends(red_jpeg))
+
+    assert counted(run(scenario, deadline_s=0.3), "deadline_exceeded")
+
+
+def test_bytes_that_do_not_come_are_not_awaited_for_ever():
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        async def hangs() -> bytes:
+            await asyncio.sleep(60)
+            return b""
+
+        assert await code_of(gateway.classify(None, hangs)) is Code.READ_TIMEOUT
+
+    run(scenario, read_timeout_s=0.02)
+
+
+def test_a_cancelled_request_frees_its_place(red_jpeg: bytes):
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        executor.gate = asyncio.Event()
+        request = asyncio.ensure_future(gateway.classify(None, sends(red_jpeg)))
+        await until(lambda: executor.calls == 1)
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        assert executor.cancelled == 1
+        assert "gpusq_in_flight 0.0" in gateway.metrics.render().decode()
+        executor.gate.set()
+        await gateway.classify(None, sends(red_jpeg))
+
+    assert counted(run(scenario), "cancelled")
+
+
+def test_a_network_that_fails_is_an_internal_error(red_jpeg: bytes):
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        executor.error = ModelError("out of memory")
+        assert await code_of(gateway.classify(None, sends(red_jpeg))) is Code.INTERNAL
+        executor.error = None
+        await gateway.classify(None, sends(red_jpeg))
+
+    assert counted(run(scenario), "internal")
+
+
+def test_a_model_that_does_not_exist_never_becomes_a_metric():
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        assert await code_of(gateway.classify("x" * 99, sends(b""))) is Code.UNKNOWN_MODEL
+
+    gateway = run(scenario)
+    assert counted(gateway, "unknown_model", model="")
+    assert b"xxx" not in gateway.metrics.render()
+
+
+def test_a_model_that_cannot_be_loaded_says_why():
+    executor = FakeExecutor()
+    executor.unavailable["other"] = "its file is cut off"
+
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        with pytest.raises(GatewayError, match="its file is cut off") as caught:
+            await gateway.classify("other", sends(b""))
+        assert caught.value.code is Code.MODEL_UNAVAILABLE
+
+    run(scenario, executor)
+
+
+@pytest.mark.parametrize(
+    ("models", "wanted", "default"),
+    [
+        (("b", "a"), None, "a"),
+        (("a", "deit-tiny"), None, "deit-tiny"),
+        (("a", "deit-tiny"), "a", "a"),
+    ],
+)
+def test_the_default_model(models: tuple[str, ...], wanted: str | None, default: str):
+    gateway = Gateway(FakeExecutor(models=models), Settings(default_model=wanted))
+
+    assert gateway.default == default
+    gateway.close()

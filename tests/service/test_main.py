@@ -1,0 +1,160 @@
+"""The command: how it starts, how it refuses to, and how it stops."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service import __main__ as command
+from service.app import create_app
+from service.errors import StartError
+from service.settings import Settings
+from tests import bundles
+from tests.service.fakes import FakeExecutor
+
+
+@pytest.fixture
+def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Run the command and return its one line of complaint."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["service", *map(str, arguments)])
+        assert command.main() == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        line, rest = captured.err.split("\n", 1)
+        assert not rest
+        return line
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_missing_repository_is_said(fails, tmp_path: Path):
+    assert f"no model repository at {tmp_path}/none" in fails("--repository", tmp_path / "none")
+
+
+def test_an_empty_repository_is_said(fails, tmp_path: Path):
+    assert "holds no model" in fails("--repository", tmp_path, "--port", 0)
+
+
+def test_a_repository_of_broken_models_is_said_with_every_reason(fails, tmp_path: Path):
+    folder = bundles.write_model(tmp_path, "colours")
+    shutil.rmtree(folder / "1")
+
+    line = fails("--repository", tmp_path, "--port", 0)
+
+    assert "no model of the repository can be used" in line
+    assert "colours: config.pbtxt pins version 1" in line
+
+
+def test_a_port_that_is_taken_is_said(fails, repository: Path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+
+        line = fails("--repository", repository, "--port", port)
+
+    assert f"cannot listen at 127.0.0.1:{port}" in line
+    assert "--port" in line
+
+
+@pytest.mark.parametrize(("name", "value"), [("PORT", "many"), ("EXECUTOR", "tpu")])
+def test_a_wrong_setting_is_said(fails, monkeypatch, name: str, value: str):
+    monkeypatch.setenv(f"GPUSQ_{name}", value)
+
+    line = fails()
+
+    assert name.lower() in line
+    assert value in line
+
+
+def test_a_default_model_that_cannot_be_used_is_said():
+    executor = FakeExecutor(models=("a", "b"))
+
+    with pytest.raises(StartError, match="'c' cannot be used; these can: a, b"):
+        create_app(Settings(default_model="c"), executor)
+
+    executor.close()
+
+
+@pytest.fixture
+def process(repository: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The real command on a free port, and its address."""
+    arguments = ["--repository", str(repository), "--host", "127.0.0.1", "--port", "0"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "service", *arguments],
+        cwd=Path(__file__).parents[2],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stderr is not None
+    for line in running.stderr:
+        if found := re.search(r"ready at (http://\S+)", line):
+            break
+    else:
+        pytest.fail("the service did not start")
+    yield running, found[1]
+    running.kill()
+    running.wait()
+    running.stderr.close()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_answers_what_was_accepted_and_ends_with_zero(process, stop, red_jpeg: bytes):
+    running, address = process
+    transport = httpx.HTTPTransport(retries=5)
+    half_sent, stopped = threading.Event(), threading.Event()
+
+    def body() -> Iterator[bytes]:
+        yield red_jpeg[:100]
+        half_sent.set()
+        stopped.wait(10)
+        yield red_jpeg[100:]
+
+    answers = []
+
+    def send() -> None:
+        with httpx.Client(transport=transport, timeout=20) as client:
+            kind = {"Content-Type": "image/jpeg"}
+            answers.append(client.post(f"{address}/v1/classify", content=body(), headers=kind))
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    half_sent.wait(10)
+    while "gpusq_in_flight 1.0" not in httpx.get(f"{address}/metrics").text:
+        pass
+    running.send_signal(stop)
+    stopped.set()
+    sender.join()
+
+    code = running.wait(20)
+    assert code == 0, running.stderr.read()
+    assert answers[0].json()["predictions"][0]["label"] == "red"
+    log = running.stderr.read()
+    assert '"POST /v1/classify" 200' in log
+    assert "Traceback" not in log
+    assert log.endswith("service: stopped\n")
+
+
+def test_help_explains_with_an_example():
+    shown = subprocess.run(
+        [sys.executable, "-m", "service", "--help"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+    assert "python -m service --repository model_repository --host 127.0.0.1 --port 8000" in shown
+    assert "/v1/classify" in shown

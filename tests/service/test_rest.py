@@ -1,0 +1,457 @@
+"""The main flows over a real server on the loopback, with real networks."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fastapi.openapi.models import OpenAPI
+from PIL import Image
+
+from service.app import create_app
+from service.executors import choice
+from service.settings import Settings
+from tests import bundles
+from tests.conftest import Serve, encoded
+from tests.service.fakes import FakeExecutor
+
+JPEG = {"Content-Type": "image/jpeg"}
+MAX_BODY_BYTES = 200_000
+MAX_PIXELS = 1_000_000
+
+
+@pytest.fixture(scope="module", params=sorted(choice.RUNTIMES))
+def client(
+    request: pytest.FixtureRequest, repository: Path, serve: Serve
+) -> Iterator[httpx.Client]:
+    settings = Settings(
+        repository=repository,
+        executor=request.param,
+        max_body_bytes=MAX_BODY_BYTES,
+        max_pixels=MAX_PIXELS,
+        # A busy test machine shall not turn an answer into a timeout.
+        deadline_s=30,
+    )
+    with serve(create_app(settings, choice.load(settings))) as client:
+        yield client
+
+
+def post(
+    client: httpx.Client, data: bytes, kind: str = "image/png", **query: Any
+) -> httpx.Response:
+    return client.post("/v1/classify", content=data, params=query, headers={"Content-Type": kind})
+
+
+def label(answer: httpx.Response) -> str:
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["predictions"][0]["label"])
+
+
+def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """Check that an answer is a whole RFC 9457 problem, and return it."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert set(body) == {"type", "title", "status", "detail", "instance", "code"}
+    assert (body["status"], body["code"]) == (status, code)
+    assert body["type"] == f"urn:gpusq:problem:{code}"
+    assert body["instance"] == f"urn:uuid:{answer.headers['x-request-id']}"
+    return body
+
+
+def grey_16_bit() -> bytes:
+    return encoded(Image.fromarray(np.full((20, 20), 3_000, np.uint16)))
+
+
+def half_transparent() -> bytes:
+    # The hidden colour is green; laid on white, a little red remains.
+    image = Image.new("RGBA", (20, 20), (0, 255, 0, 0))
+    image.paste((255, 0, 0, 255), (0, 0, 20, 16))
+    return encoded(image)
+
+
+def on_its_side() -> bytes:
+    # Blue left half; upright, 6 turns it to the top, and the cut takes the middle.
+    image = Image.new("RGB", (60, 20), "green")
+    image.paste("blue", (0, 0, 38, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(image, "JPEG", exif=exif)
+
+
+PICTURES = {
+    "JPEG": (encoded(Image.new("RGB", (64, 48), "red"), "JPEG"), "red"),
+    "progressive JPEG": (
+        encoded(Image.new("RGB", (64, 48), "red"), "JPEG", progressive=True),
+        "red",
+    ),
+    "WebP": (encoded(Image.new("RGB", (64, 48), "blue"), "WEBP"), "blue"),
+    "palette": (encoded(Image.new("RGB", (20, 20), (0, 255, 0)).convert("P")), "green"),
+    "CMYK": (encoded(Image.new("CMYK", (20, 20), (255, 255, 0, 0)), "JPEG"), "blue"),
+    "alpha": (half_transparent(), "red"),
+    "16-bit, dark": (grey_16_bit(), "black"),
+    "one pixel": (encoded(Image.new("RGB", (1, 1), "red")), "red"),
+    "a strip": (encoded(Image.new("RGB", (2000, 2), "red")), "red"),
+}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_every_kind_of_picture_comes_out_right(client: httpx.Client, kind: str):
+    data, expected = PICTURES[kind]
+
+    assert label(post(client, data, "application/octet-stream")) == expected
+
+
+def test_the_answer_is_what_the_hand_computes(client: httpx.Client):
+    answer = post(client, encoded(Image.new("RGB", (30, 20), (255, 0, 51)))).json()
+
+    scores = bundles.colour_scores(1, 0, 0.2)
+    expected = sorted(zip(bundles.COLOURS, scores, strict=True), key=lambda pair: -pair[1])
+    assert [p["label"] for p in answer["predictions"]] == [name for name, _ in expected]
+    found = [p["score"] for p in answer["predictions"]]
+    # float32 against float64
+    assert found == pytest.approx([score for _, score in expected], abs=1e-5)
+    assert (answer["model"], answer["version"]) == ("colours", 1)
+    assert answer["predictions"][0] == {
+        "label_id": "red",
+        "label": "red",
+        "index": 0,
+        "score": found[0],
+    }
+
+
+def test_a_photo_on_its_side_is_turned_and_measured_upright(client: httpx.Client):
+    answer = post(client, on_its_side(), "image/jpeg")
+
+    assert label(answer) == "blue"
+    assert answer.json()["image"] == {"width": 20, "height": 60}
+
+
+def test_the_size_is_the_picture_s_even_if_it_was_decoded_at_less(client: httpx.Client):
+    data = encoded(Image.new("RGB", (801, 600), "red"), "JPEG")
+
+    assert post(client, data).json()["image"] == {"width": 801, "height": 600}
+
+
+@pytest.mark.parametrize("field", ["image", "file", "whatever"])
+def test_a_form_with_one_file_is_a_picture(client: httpx.Client, red_jpeg: bytes, field: str):
+    files = {field: ("red.jpg", red_jpeg, "image/jpeg")}
+
+    assert label(client.post("/v1/classify", files=files)) == "red"
+
+
+def test_of_several_files_the_one_named_image_counts(client: httpx.Client, red_jpeg: bytes):
+    files = {"image": ("red.jpg", red_jpeg), "thumbnail": ("t.jpg", b"no picture")}
+
+    assert label(client.post("/v1/classify", files=files)) == "red"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "said"),
+    [
+        (b"", "multipart/form-data", "no boundary"),
+        (b"", "multipart/form-data; boundary=x", "cut off"),
+        (b"not a form", "multipart/form-data; boundary=x", "boundary"),
+        (b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--x--\r\n',
+         "multipart/form-data; boundary=x", "got 0"),
+        (b'--x\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\ncut o',
+         "multipart/form-data; boundary=x", "cut off"),
+        (b"--x\r\n\r\n\r\n" * 17 + b"--x--", "multipart/form-data; boundary=x", "at most 16 parts"),
+    ],
+)  # fmt: skip
+def test_a_form_without_a_file_is_malformed(
+    client: httpx.Client, content: bytes, kind: str, said: str
+):
+    assert said in problem(post(client, content, kind), 400, "bad_request")["detail"]
+
+
+def test_two_files_are_one_too_many(client: httpx.Client, red_jpeg: bytes):
+    files = {"a": ("a.jpg", red_jpeg), "b": ("b.jpg", red_jpeg)}
+
+    body = problem(client.post("/v1/classify", files=files), 400, "bad_request")
+
+    assert "got 2" in body["detail"]
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/json", ""])
+def test_another_content_type_is_told_what_to_send(client: httpx.Client, kind: str):
+    body = problem(post(client, b"{}", kind), 415, "unsupported_media")
+
+    assert "image/jpeg" in body["detail"]
+    assert "multipart/form-data" in body["detail"]
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "code"),
+    [
+        (b"", 422, "bad_image"),
+        (b"GET / HTTP/1.1\r\n\r\n", 422, "bad_image"),
+        (PICTURES["JPEG"][0][:300], 422, "bad_image"),
+        (PICTURES["palette"][0][:60], 422, "bad_image"),
+        (encoded(Image.new("RGB", (9, 9)), "GIF"), 415, "unsupported_media"),
+        (encoded(Image.new("1", (1001, 1000))), 422, "too_many_pixels"),
+    ],
+)
+def test_what_is_no_picture_gets_a_problem(
+    client: httpx.Client, data: bytes, status: int, code: str
+):
+    problem(post(client, data), status, code)
+
+
+def test_a_body_that_declares_too_many_bytes_is_not_read(client: httpx.Client):
+    with socket.create_connection((client.base_url.host, client.base_url.port or 80)) as raw:
+        head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {10**12}\r\n"
+        raw.sendall(head.encode() + b"Content-Type: image/png\r\n\r\n")
+        answer = raw.makefile("rb").read()  # to the end: the server closes
+
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"too_many_bytes" in answer
+
+
+def test_a_body_that_does_not_declare_its_length_is_counted(client: httpx.Client):
+    chunks = (b"x" * 50_000 for _ in range(10))
+
+    answer = client.post("/v1/classify", content=chunks, headers=JPEG)
+
+    assert f"{MAX_BODY_BYTES:,}" in problem(answer, 413, "too_many_bytes")["detail"]
+
+
+def test_a_body_at_the_limit_is_read(client: httpx.Client):
+    problem(post(client, b"x" * MAX_BODY_BYTES), 422, "bad_image")
+    problem(post(client, b"x" * (MAX_BODY_BYTES + 1)), 413, "too_many_bytes")
+
+
+def test_a_model_is_chosen_by_name(client: httpx.Client, red_jpeg: bytes):
+    answer = post(client, red_jpeg, model="more-colours").json()
+
+    assert answer["model"] == "more-colours"
+    assert len(answer["predictions"]) == 5
+
+
+def test_an_unknown_model_is_told_which_there_are(client: httpx.Client):
+    body = problem(post(client, b"", model="resnet"), 404, "unknown_model")
+
+    assert "colours, more-colours" in body["detail"]
+
+
+def test_an_unavailable_model_says_why(client: httpx.Client):
+    body = problem(post(client, b"", model="broken"), 503, "model_unavailable")
+
+    assert "refuses model.onnx" in body["detail"]
+
+
+@pytest.mark.parametrize(("top_k", "named"), [(1, 1), (4, 4), (100, 4)])
+def test_top_k_says_how_many_classes_are_named(
+    client: httpx.Client, red_jpeg: bytes, top_k: int, named: int
+):
+    assert len(post(client, red_jpeg, top_k=top_k).json()["predictions"]) == named
+
+
+@pytest.mark.parametrize("top_k", ["0", "101", "-1", "many", "1.5"])
+def test_top_k_out_of_range_is_refused(client: httpx.Client, red_jpeg: bytes, top_k: str):
+    body = problem(post(client, red_jpeg, top_k=top_k), 422, "invalid_argument")
+
+    assert body["detail"].startswith("top_k: ")
+
+
+def test_server_timing_equals_timings_ms(client: httpx.Client, red_jpeg: bytes):
+    answer = post(client, red_jpeg)
+
+    header = re.findall(r"(\w+);dur=([\d.]+)", answer.headers["server-timing"])
+    assert {stage: float(ms) for stage, ms in header} == answer.json()["timings_ms"]
+    assert [stage for stage, _ in header] == [
+        "read", "decode", "preprocess", "queue", "infer", "postprocess", "total",
+    ]  # fmt: skip
+
+
+def test_the_metrics_move(client: httpx.Client, red_jpeg: bytes):
+    def counts() -> tuple[float, float]:
+        text = client.get("/metrics").text
+        ok = re.search(r'requests_total\{model="colours",outcome="ok"\} (\S+)', text)
+        infer = re.search(r'seconds_count\{model="colours",stage="infer"\} (\S+)', text)
+        assert ok
+        assert infer
+        return float(ok[1]), float(infer[1])
+
+    ok, infer = counts()
+    post(client, red_jpeg)
+    assert counts() == (ok + 1, infer + 1)
+
+
+def test_the_models_are_described(client: httpx.Client):
+    answer = client.get("/v1/models").json()
+
+    by_name = {model["name"]: model for model in answer["models"]}
+    assert list(by_name) == ["broken", "colours", "more-colours"]
+    assert answer["limits"] == {"max_body_bytes": MAX_BODY_BYTES, "max_pixels": MAX_PIXELS}
+    colours = by_name["colours"]
+    assert colours.pop("executor") in choice.RUNTIMES
+    assert colours == {
+        "name": "colours",
+        "state": "ready",
+        "default": True,
+        "reason": None,
+        "version": 1,
+        "task": "classify",
+        "description": "Names the colour of a picture.",
+        "input": {"width": 8, "height": 8},
+        "precision": {"weights": "float32", "activations": "float32"},
+        "sparsity": "dense",
+        "classes": 4,
+        "accuracy": [
+            {
+                "data": "a hundred plain squares",
+                "images": 100,
+                "teacher": 1.0,
+                "sparse": None,
+                "quantized": 1.0,
+            }
+        ],
+    }
+    assert by_name["broken"]["state"] == "unavailable"
+    assert "refuses model.onnx" in by_name["broken"]["reason"]
+
+
+def test_readiness_says_which_models_are_unavailable(client: httpx.Client):
+    answer = client.get("/readyz")
+
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "ready": True,
+        "models": {"colours": "ready", "more-colours": "ready", "broken": "unavailable"},
+    }
+
+
+def test_the_process_is_alive(client: httpx.Client):
+    assert client.get("/healthz").text == "ok\n"
+
+
+def test_an_unknown_path_and_a_wrong_method_are_problems(client: httpx.Client):
+    problem(client.get("/v2/classify"), 404, "not_found")
+    answer = client.get("/v1/classify")
+    problem(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] == "POST"
+
+
+def test_the_openapi_document_is_valid_and_describes_bodies_and_problems(client: httpx.Client):
+    document = client.get("/openapi.json").json()
+
+    OpenAPI.model_validate(document)
+    operation = document["paths"]["/v1/classify"]["post"]
+    assert {"image/jpeg", "application/octet-stream", "multipart/form-data"} <= set(
+        operation["requestBody"]["content"]
+    )
+    assert {"200", "400", "404", "408", "413", "415", "422", "429", "500", "503", "504"} == set(
+        operation["responses"]
+    )
+    refused = operation["responses"]["422"]["content"]["application/problem+json"]
+    assert set(refused["examples"]) == {"invalid_argument", "too_many_pixels", "bad_image"}
+    references = set(re.findall(r'"#/components/schemas/(\w+)"', str(document).replace("'", '"')))
+    assert references <= set(document["components"]["schemas"])
+
+
+def test_one_line_a_request_is_logged_and_no_client_can_break_it(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture
+):
+    with caplog.at_level(logging.INFO, logger="service.access"):
+        answer = client.get("/no%0Asuch?a=%0A1")
+
+    # The line is written once the answer is out.
+    while not caplog.records:
+        time.sleep(0.005)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert '"GET /no%0Asuch?a=%0A1" 404' in line
+    assert line.endswith(answer.headers["x-request-id"])
+
+
+def test_an_overloaded_service_says_when_to_try_again(serve: Serve, red_jpeg: bytes):
+    executor = FakeExecutor()
+    settings = Settings(decode_threads=1, queue_limit=0)
+    with (
+        serve(create_app(settings, executor)) as client,
+        _slow_upload(client),
+        _slow_upload(client),
+    ):
+        answer = _when_admitted(client, red_jpeg, 2)
+
+    problem(answer, 429, "overloaded")
+    assert answer.headers["retry-after"] == "1"
+
+
+def test_a_client_that_leaves_frees_its_place(serve: Serve, red_jpeg: bytes):
+    executor = FakeExecutor()
+    settings = Settings(decode_threads=1, queue_limit=0)
+    with serve(create_app(settings, executor)) as client:
+        with _slow_upload(client), _slow_upload(client):
+            problem(_when_admitted(client, red_jpeg, 2), 429, "overloaded")
+        _await_in_flight(client, 0)
+        assert label(post(client, red_jpeg)) == "red"
+        assert 'outcome="cancelled"' in client.get("/metrics").text
+
+
+def test_a_client_that_leaves_while_the_network_runs_cancels_it(serve: Serve, red_jpeg: bytes):
+    executor = FakeExecutor()
+    executor.gate = _Never()  # type: ignore[assignment]
+    with serve(create_app(Settings(deadline_s=30), executor)) as client:
+        with _upload(client, red_jpeg, declared=len(red_jpeg)):
+            _await_in_flight(client, 1)
+            while not executor.calls:
+                time.sleep(0.005)
+        _await_in_flight(client, 0)
+
+    assert executor.cancelled == 1
+
+
+def test_a_fault_of_our_own_is_a_problem_that_gives_nothing_away(
+    serve: Serve, red_jpeg: bytes, caplog: pytest.LogCaptureFixture
+):
+    executor = FakeExecutor()
+    executor.error = ZeroDivisionError("/a/secret/path")  # type: ignore[assignment]
+    with serve(create_app(Settings(), executor)) as client:
+        answer = post(client, red_jpeg)
+        executor.error = None
+        assert label(post(client, red_jpeg)) == "red"
+
+    body = problem(answer, 500, "internal")
+    assert "secret" not in answer.text
+    assert body["instance"].removeprefix("urn:uuid:") in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+class _Never:
+    async def wait(self) -> None:
+        import asyncio  # noqa: PLC0415 - bound to the server's loop when it is called
+
+        await asyncio.Event().wait()
+
+
+def _upload(client: httpx.Client, data: bytes, declared: int) -> socket.socket:
+    """Begin a request on a connection of its own; closing it is leaving."""
+    raw = socket.create_connection((client.base_url.host, client.base_url.port or 80))
+    head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {declared}\r\n"
+    raw.sendall(head.encode() + b"Content-Type: image/png\r\n\r\n" + data)
+    return raw
+
+
+def _slow_upload(client: httpx.Client) -> socket.socket:
+    return _upload(client, b"x", declared=1000)
+
+
+def _await_in_flight(client: httpx.Client, count: int) -> None:
+    until = time.monotonic() + 5
+    while f"gpusq_in_flight {count}.0" not in client.get("/metrics").text:
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def _when_admitted(client: httpx.Client, data: bytes, count: int) -> httpx.Response:
+    _await_in_flight(client, count)
+    return post(client, data)
