@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import openvino
+from openvino import frontend
 
 from service.errors import ModelError
 from service.executors.executor import Images, Outputs, TensorSpec
@@ -17,6 +18,15 @@ _OPTIONS: Final = {
     # Answers shall not depend on the machine, so the float parts stay float32.
     "INFERENCE_PRECISION_HINT": "f32",
 }
+# They share no base class but Exception.
+_ERRORS: Final = (
+    RuntimeError,
+    frontend.GeneralFailure,
+    frontend.InitializationFailure,
+    frontend.NotImplementedFailure,
+    frontend.OpConversionFailure,
+    frontend.OpValidationFailure,
+)
 
 
 class OpenVinoNetwork:
@@ -28,8 +38,11 @@ class OpenVinoNetwork:
 
     def __init__(self, path: Path) -> None:
         try:
-            compiled = _core().compile_model(str(path), "CPU", _OPTIONS)
-        except RuntimeError as error:
+            # Left to itself OpenVINO tries a broken file as TensorFlow, PyTorch and the rest too.
+            reader = frontend.FrontEndManager().load_by_framework("onnx")
+            graph = reader.convert(reader.load(str(path)))
+            compiled = _core().compile_model(graph, "CPU", _OPTIONS)
+        except _ERRORS as error:
             raise ModelError(f"OpenVINO refuses {path.name}: {_gist(error, path)}") from error
         self.inputs = tuple(map(_spec, compiled.inputs))
         self.outputs = tuple(map(_spec, compiled.outputs))
@@ -61,8 +74,9 @@ def _spec(port: Any) -> TensorSpec:
     return TensorSpec(port.get_any_name(), port.element_type.to_dtype().name, shape)
 
 
-def _gist(error: RuntimeError, path: Path) -> str:
+def _gist(error: Exception, path: Path) -> str:
     # The other lines are places in OpenVINO's own sources; the path is nobody's business.
     lines = [line.strip() for line in str(error).splitlines()]
-    said = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
+    noise = ("Exception from", "Check '", "FrontEnd API failed")
+    said = [line for line in lines if line and not line.startswith(noise)]
     return (said or lines)[0].replace(str(path), path.name)

@@ -11,6 +11,8 @@ const STAGES = {
   rest: "Browser and transport",
 };
 
+const RUNTIMES = { openvino: "OpenVINO", onnxruntime: "ONNX Runtime" };
+
 const element = (id) => document.getElementById(id);
 const models = new Map();
 let picture = null;
@@ -53,16 +55,17 @@ function showAbout() {
   const model = models.get(element("model").value);
   if (!model || model.state !== "ready") return;
   const { precision, sparsity, classes, accuracy, executor } = model;
+  const weights = precision.weights.toUpperCase();
+  const activations = precision.activations.toUpperCase();
   const facts = [
     `${classes.toLocaleString("en")} classes`,
-    precision.weights === precision.activations
-      ? precision.weights
-      : `${precision.weights} weights, ${precision.activations} activations`,
+    weights === activations ? weights : `${weights} weights, ${activations} activations`,
     sparsity === "dense" ? "dense" : `${sparsity} sparse`,
     ...accuracy.slice(0, 1).map((a) => `${percent(a.quantized)} right on ${a.data}`),
-    `run by ${executor}`,
+    `run by ${RUNTIMES[executor] ?? executor}`,
   ];
-  element("about").textContent = [model.description, facts.join(" · ")].filter(Boolean).join(" ");
+  element("description").textContent = model.description;
+  element("facts").textContent = facts.join(" · ");
 }
 
 function showPicture(file) {

@@ -1,0 +1,156 @@
+"""The page in a real browser, on the real command with real networks.
+
+Skipped only where there is no Chromium; name another one in CHROMIUM.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import encoded
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+if not CHROMIUM.exists():
+    pytest.skip(f"there is no Chromium at {CHROMIUM}", allow_module_level=True)
+
+from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def address(repository: Path) -> Iterator[str]:
+    arguments = ["--repository", str(repository), "--host", "127.0.0.1", "--port", "0"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "service", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stderr is not None
+        for line in running.stderr:
+            if found := re.search(r"ready at (http://\S+)", line):
+                yield found[1]
+                break
+        else:
+            pytest.fail("the service did not start")
+        running.terminate()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """The open page; afterwards, nothing may have gone elsewhere or been refused."""
+    page = browser.new_page()
+    hosts: set[str | None] = set()
+    complaints: list[str] = []
+    page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "console",
+        lambda said: complaints.append(said.text) if "Content Security" in said.text else None,
+    )
+    page.goto(address)
+    yield page
+    page.close()
+    # A blob: address, the preview of the picture, has no host.
+    assert hosts <= {"127.0.0.1", None}
+    assert not complaints
+
+
+def photo() -> bytes:
+    """A noisy reddish 12 MP photo, held sideways, as a phone writes it."""
+    noise = np.random.default_rng(0).integers(0, 60, (300, 400, 3), np.uint8)
+    image = Image.fromarray(noise + np.uint8([190, 20, 10])).resize((4000, 3000))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(image, "JPEG", exif=exif)
+
+
+def drop(page: Page, data: bytes, name: str = "photo.jpg", kind: str = "image/jpeg") -> None:
+    """Drop a file on the page as a hand would."""
+    script = """([text, name, type]) => {
+        const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+        const transfer = new DataTransfer();
+        transfer.items.add(new File([bytes], name, { type }));
+        return transfer;
+    }"""
+    text = base64.b64encode(data).decode()
+    transfer = page.evaluate_handle(script, [text, name, kind])
+    page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
+
+
+def test_a_dropped_photo_shows_its_label_and_where_the_time_went(page: Page):
+    drop(page, photo())
+
+    first = page.locator("#labels li").first
+    expect(first.locator(".name")).to_have_text("red")
+    expect(first.locator(".score")).to_have_text(re.compile(r"^9\d\.\d %$"))
+    expect(page.locator("#status")).to_contain_text("3000 \u00d7 4000 pixels")
+    expect(page.locator("#bar > div")).to_have_count(7)
+    expect(page.locator("#legend li")).to_have_count(7)
+    assert "Network: " in (page.locator("#bar").get_attribute("aria-label") or "")
+    assert page.locator("#preview").evaluate("image => image.naturalWidth") == 3000
+
+
+def test_a_picture_can_be_chosen_and_then_asked_of_another_model(page: Page):
+    blue = encoded(Image.new("RGB", (40, 30), "blue"))
+    page.set_input_files("#file", {"name": "b.png", "mimeType": "image/png", "buffer": blue})
+    expect(page.locator("#status")).to_contain_text("colours, version 1")
+    expect(page.locator("#labels li")).to_have_count(4)
+
+    page.select_option("#model", "more-colours")
+
+    expect(page.locator("#status")).to_contain_text("more-colours, version 1")
+    expect(page.locator("#labels li .name").first).to_have_text("blue")
+    expect(page.locator("#labels li")).to_have_count(5)
+    expect(page.locator("#model option[disabled]")).to_have_text("broken (unavailable)")
+
+
+def test_what_is_no_picture_is_explained_and_the_next_one_works(page: Page):
+    drop(page, b"%PDF-1.7 not a picture", "paper.pdf", "image/png")
+
+    problem = page.locator("#problem")
+    expect(problem).to_be_visible()
+    expect(problem).to_contain_text("Expected a picture")
+    expect(page.locator("#time")).to_be_hidden()
+
+    drop(page, encoded(Image.new("RGB", (40, 30), (0, 255, 0))), "g.png", "image/png")
+    expect(page.locator("#labels li .name").first).to_have_text("green")
+    expect(problem).to_be_hidden()
+
+
+def test_the_documentation_works_without_the_internet(page: Page, address: str):
+    page.goto(f"{address}/docs")
+
+    expect(page.locator("#swagger-ui")).to_contain_text("Say what a picture shows")
+    expect(page.locator("#swagger-ui")).to_contain_text("/v1/models")
+
+
+def test_the_picture_can_be_chosen_with_the_keyboard(page: Page):
+    for _ in range(5):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "file":
+            break
+
+    with page.expect_file_chooser():
+        page.keyboard.press("Enter")
