@@ -152,7 +152,8 @@ class Prune(_Part):
         pattern: Survivors and group length along the reduction axis.
         criterion: "magnitude" keeps the largest weights (the paper); "reconstruct" picks and
             corrects weights against calibration activations (Frantar and Alistarh 2023).
-        calibration_images: Pictures that "reconstruct" sees.
+        calibration_images: Pictures that "reconstruct" sees, augmented as in training: on the
+            plain pictures of few classes it fits those alone.
         schedule: Distillation after pruning; None skips it.
     """
 

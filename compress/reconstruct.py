@@ -34,7 +34,7 @@ def reconstruct(
     network: nn.Module,
     layers: Iterable[Layer],
     batches: list[Tensor],
-    progress: Callable[[str], None] = lambda _name: None,
+    progress: Callable[[], object] = lambda: None,
 ) -> Masks:
     """Prune the layers in place and correct their surviving weights.
 
@@ -42,7 +42,7 @@ def reconstruct(
         network: In evaluation mode; ``network(images)`` runs it.
         layers: To prune, in running order.
         batches: Calibration pictures, each [b, h, w, 3].
-        progress: Called with each layer's name when it is done.
+        progress: Called after each layer.
     """
     masks: dict[str, Tensor] = {}
     # Layers that read the same tensor share its Hessian, and one pass over the pictures.
@@ -56,7 +56,7 @@ def reconstruct(
             rows, mask = corrected_rows(weight.flatten(1), hessian)
             weight.copy_(rows.reshape(weight.shape))
             masks[f"{layer.name}.weight"] = mask.reshape(weight.shape)
-            progress(layer.name)
+            progress()
     return Masks(masks)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from compress.calibrate import calibrate
 from compress.data.folder import Batch
@@ -159,8 +160,15 @@ def _masks(work: Work, student: Classifier, layers: list[Layer]) -> Masks:
     pruned = [layer for layer in layers if layer.prune]
     if work.recipe.prune.criterion == "magnitude":
         return magnitude_masks(student, [layer.name for layer in pruned])
-    pictures = _calibration(work, work.recipe.prune.calibration_images)
-    return reconstruct(student, pruned, pictures)
+    views = work.task.training_views(work.recipe.prune.calibration_images)
+    pictures = [images.to(work.device) for images in views]
+    schedule = work.recipe.prune.schedule
+    lower = schedule is not None and schedule.autocast == "bfloat16"
+    with (
+        torch.autocast(work.device.type, torch.bfloat16, enabled=lower),
+        tqdm(total=len(pruned), desc="reconstruct", unit="layer", dynamic_ncols=True) as bar,
+    ):
+        return reconstruct(student, pruned, pictures, bar.update)
 
 
 def _distillation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,13 @@ class Classification:
         return training_batches(
             self.train, schedule.batch_size, first_step=first_step, workers=workers
         )
+
+    def training_views(self, count: int) -> list[Tensor]:
+        """Return ``count`` training pictures as training sees them, as batches [b, h, w, 3]."""
+        size = min(count, _CALIBRATION_BATCH, len(self.train))
+        batches = training_batches(self.train, size)
+        steps = range(math.ceil(count / size))
+        return [self.inputs(batch, step)[0] for step, batch in zip(steps, batches, strict=False)]
 
     def calibration(self, count: int) -> list[Tensor]:
         """Return ``count`` training pictures, unaugmented, as batches [b, h, w, 3] uint8."""
