@@ -116,7 +116,8 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, shorter_side_px: int = 
 
     Args:
         data: A JPEG, PNG or WebP file.
-        max_pixels: Largest width x height accepted; half of it for progressive JPEG.
+        max_pixels: Largest width x height accepted; for progressive JPEG half of it, and never
+            more than half of :data:`MAX_PIXELS`.
         shorter_side_px: When given, a JPEG at least twice as large may be decoded at half,
             a quarter or an eighth of its size, never below twice this length.
 
@@ -193,7 +194,7 @@ def _open(data: bytes) -> Image.Image:
 def _check_size(image: Image.Image, max_pixels: int) -> None:
     progressive = image.format in _JPEG and bool(image.info.get("progressive"))
     # Pillow's draft mode, which saves most of the decoding time, does nothing for these.
-    limit = max_pixels // 2 if progressive else max_pixels
+    limit = min(max_pixels, MAX_PIXELS) // 2 if progressive else max_pixels
     width, height = image.size
     if width * height > limit:
         kind = "progressive JPEG" if progressive else f"{image.format} picture"

@@ -283,6 +283,15 @@ def test_a_header_that_claims_too_many_pixels_is_refused_before_decoding(size_px
     assert fault_of(header) is ImageFault.TOO_MANY_PIXELS
 
 
+def test_a_progressive_jpeg_never_has_more_than_half_the_usual_limit():
+    data = encoded(flat("RGB", RED), "JPEG", progressive=True)
+    at = data.index(b"\xff\xc2") + 5
+    data = data[:at] + struct.pack(">HH", 5001, 5000) + data[at + 4 :]
+
+    with pytest.raises(ImageError, match="may have 25,000,000 pixels"):
+        decode(data, max_pixels=89_000_000)
+
+
 def test_a_header_that_promises_more_rows_than_there_are_is_damage():
     data = png(3000, 2000, depth=8, colour=2, rows=b"\0" * 2000)
 
