@@ -32,6 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CompressError, ContractError) as error:
         print(f"gpusq: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        print(
+            f"gpusq: this command needs {error.name}. Install it with: "
+            "pip install 'gpusq-vit[compress]'",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print("gpusq: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
