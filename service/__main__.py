@@ -56,8 +56,6 @@ def serve(settings: Settings) -> None:
     """
     with _listen(settings.host, settings.port) as listener:
         app = create_app(settings, choice.load(settings))
-        host, port = listener.getsockname()[:2]
-        logger.info("ready at http://%s:%d", f"[{host}]" if ":" in host else host, port)
         config = uvicorn.Config(
             app,
             loop="uvloop",
@@ -67,12 +65,24 @@ def serve(settings: Settings) -> None:
             log_level="warning",
             access_log=False,
             server_header=False,
+            # Proxies and HTTP clients keep a connection for up to 60 s. Were we the first to close
+            # it, a request might be on its way.
+            timeout_keep_alive=75,
             timeout_graceful_shutdown=settings.drain_timeout_s,
         )
         try:
-            uvicorn.Server(config).run(sockets=[listener])
+            _Server(config).run(sockets=[listener])
         finally:
             logger.info("stopped")
+
+
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say where the service is once it can be reached there; scripts wait for this line."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            host, port = listener.getsockname()[:2]
+            logger.info("ready at http://%s:%d", f"[{host}]" if ":" in host else host, port)
 
 
 def _settings() -> Settings:
