@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import logging
 import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 from pydantic import ValidationError
@@ -20,7 +21,9 @@ from service.settings import Settings
 
 logger = logging.getLogger("service")
 
-EXAMPLE = """\
+# From glibc's malloc.h.
+_M_MMAP_THRESHOLD: Final = -3
+EXAMPLE: Final = """\
 example:
   python -m service --repository model_repository --host 127.0.0.1 --port 8000
   curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8000/v1/classify
@@ -54,6 +57,7 @@ def serve(settings: Settings) -> None:
     Raises:
         StartError: No usable model, or the address cannot be had.
     """
+    _give_memory_back()
     with _listen(settings.host, settings.port) as listener:
         app = create_app(settings, choice.load(settings))
         config = uvicorn.Config(
@@ -104,6 +108,13 @@ def _settings() -> Settings:
         first = error.errors()[0]
         name = first["loc"][0]
         raise StartError(f"setting {name}: {first['msg']}, got {first['input']!r}") from error
+
+
+def _give_memory_back() -> None:
+    # glibc raises this threshold as blocks are freed, after which it keeps what large pictures
+    # took: four of 49 megapixels left the process at 730 MB, with this at 160 MB.
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 4 << 20)
 
 
 def _listen(host: str, port: int) -> socket.socket:
