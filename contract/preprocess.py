@@ -236,9 +236,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
     # convert("RGB") clips 16-bit samples at 255, which turns nearly every pixel white.
-    samples = np.asarray(image).astype(np.uint32)
-    # samples / 257, rounded, in whole numbers.
-    grey = ((samples * 255 + 32_895) >> 16).astype(np.uint8)
+    samples = np.asarray(image)
+    # Samples / 257, rounded, in whole numbers and in place: a picture may have 50 million.
+    scaled = samples.astype(np.uint32)
+    scaled *= 255
+    scaled += 32_895
+    scaled >>= 16
+    grey = scaled.astype(np.uint8)
     if isinstance(transparent := image.info.get("transparency"), int):
         grey[samples == transparent] = _BACKDROP[0]
     return Image.fromarray(grey).convert("RGB")
