@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from compress.errors import RecipeError
+from contract.preprocess import Preprocessing
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -63,6 +64,11 @@ class Input(_Part):
     shorter_side_px: Count
     interpolation: Literal["bicubic", "bilinear", "lanczos"] = "bicubic"
 
+    @model_validator(mode="after")
+    def _can_be_cut(self) -> Input:
+        Preprocessing(**self.model_dump())
+        return self
+
 
 class Augment(_Part):
     """What training does to a picture.
@@ -79,6 +85,13 @@ class Augment(_Part):
     crop_aspect: Annotated[float, Field(ge=1)] = 1.0
     flip: bool = False
     mix: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _crops_exist(self) -> Augment:
+        smallest, largest = self.crop_scale
+        if not 0 < smallest <= largest:
+            raise ValueError(f"crop_scale needs 0 < smallest <= largest, got {self.crop_scale}")
+        return self
 
 
 class Data(_Part):
@@ -213,7 +226,7 @@ class Recipe(_Part):
     description: str = ""
     licence: str = ""
     task: Literal["classify"] = "classify"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     threads: Count | None = None
     network: Network
     input: Input
@@ -258,7 +271,7 @@ def load(path: Path, changes: Sequence[str] = ()) -> Recipe:
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not YAML: {error}") from error
     for change in changes:
         _apply(plain, change)
