@@ -8,10 +8,13 @@ patch embedding. Not pruned: the head, which holds one row a class and decides t
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
@@ -24,7 +27,7 @@ from transformers import (
 )
 from transformers import logging as transformers_logging
 
-from compress.errors import CheckpointError
+from compress.errors import CheckpointError, RecipeError
 from compress.networks.network import Family, Layer
 
 _CLASSES: dict[str, type[PreTrainedModel]] = {
@@ -40,6 +43,15 @@ _ROLES = {
     "mlp.fc2": ("FFN out", "FFN out"),
 }
 _HEAD_REASON = "the head stays dense: one row a class, and every answer passes through it"
+# What damaged files make their readers raise.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    EOFError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "model.pth", "model.pt")
 
 
@@ -48,8 +60,16 @@ def build(architecture: dict[str, Any]) -> nn.Module:
 
     Args:
         architecture: Keyword arguments of ``transformers.ViTConfig``.
+
+    Raises:
+        RecipeError: An unknown keyword, or values that make no network.
     """
-    return ViTForImageClassification(ViTConfig(**architecture))
+    if unknown := sorted(key for key in architecture if not hasattr(ViTConfig(), key)):
+        raise RecipeError(f"network.architecture: ViTConfig has no {', '.join(unknown)}")
+    try:
+        return ViTForImageClassification(ViTConfig(**architecture))
+    except (LookupError, ValueError, RuntimeError, StrictDataclassError) as error:
+        raise RecipeError(f"network.architecture cannot be built: {error}") from error
 
 
 def load(checkpoint: str, classes: int) -> nn.Module:
@@ -84,7 +104,10 @@ def _load(checkpoint: str) -> PreTrainedModel:
     config_file = folder / "config.json"
     if not config_file.is_file():
         raise CheckpointError(f"expected a config.json in {folder}, found none")
-    config = json.loads(config_file.read_text(encoding="utf-8"))
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{config_file} is not JSON: {error}") from error
     return _from_transformers(checkpoint) if "model_type" in config else _from_timm(folder, config)
 
 
@@ -129,12 +152,21 @@ def _from_transformers(checkpoint: str) -> PreTrainedModel:
                 f"{checkpoint} is a {config.model_type!r}; family deit takes model types {known}"
             )
         loaded: Any = _CLASSES[config.model_type].from_pretrained(
-            checkpoint, output_loading_info=True, dtype=torch.float32
+            checkpoint,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            dtype=torch.float32,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except _UNREADABLE as error:
         raise CheckpointError(f"cannot load {checkpoint}: {error}") from error
     body: PreTrainedModel = loaded[0]
-    if missing := sorted(loaded[1]["missing_keys"]):
+    found = loaded[1]
+    if mismatched := sorted(found["mismatched_keys"]):
+        key, came, wanted = mismatched[0]
+        raise CheckpointError(
+            f"{checkpoint}: {key} has shape {tuple(came)}, expected {tuple(wanted)}"
+        )
+    if missing := sorted(found["missing_keys"]):
         raise CheckpointError(
             f"{checkpoint} lacks {len(missing)} weights: {', '.join(missing[:5])}"
         )
@@ -169,9 +201,12 @@ def _read_state(folder: Path) -> dict[str, Tensor]:
             break
     else:
         raise CheckpointError(f"expected one of {', '.join(_WEIGHT_FILES)} in {folder}")
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        raise CheckpointError(f"cannot read {path}: {type(error).__name__}") from error
     # The authors' own files keep the weights under "model".
     return dict(state.get("model", state))
 
@@ -234,7 +269,7 @@ def _to_transformers(state: dict[str, Tensor], distilled: bool) -> list[tuple[st
             renamed.append((f"{outer[module]}.{kind}", weight))
         elif module.endswith("attn.qkv"):
             block = f"{stem}.layers.{module.split('.')[1]}"
-            for part, piece in zip("qkv", weight.chunk(3), strict=True):
+            for part, piece in zip("qkv", weight.tensor_split(3), strict=True):
                 renamed.append((f"{block}.attention.{part}_proj.{kind}", piece.clone()))
         else:
             _, index, rest = (*module.split(".", 2), "", "")[:3]
