@@ -139,9 +139,15 @@ def training_batches(
     epoch, first = divmod(first_step, per_epoch)
     while True:
         sampler = _EpochBatches(len(images), batch_size, images.seed, epoch, first)
-        yield from DataLoader(
+        for batch in DataLoader(
             images, batch_sampler=sampler, num_workers=workers, collate_fn=_collate
-        )
+        ):
+            if not len(batch.labels):
+                raise DataError(
+                    f"none of the {len(batch.skipped)} pictures of a training batch could be "
+                    f"decoded; the first is {': '.join(batch.skipped[0])}"
+                )
+            yield batch
         epoch, first = epoch + 1, 0
 
 
@@ -180,7 +186,7 @@ def _random_box(
 
 def _unlabelled(root: Path) -> list[tuple[Path, int]]:
     _must_be_folder(root)
-    return [(path, UNLABELLED) for path in sorted(root.rglob("*")) if _is_picture(path)]
+    return [(path, UNLABELLED) for path in _pictures(root)]
 
 
 def _labelled(root: Path, labels: LabelSet) -> list[tuple[Path, int]]:
@@ -196,8 +202,7 @@ def _labelled(root: Path, labels: LabelSet) -> list[tuple[Path, int]]:
         (path, label)
         for folder, label in classes.items()
         if label is not None
-        for path in sorted(folder.rglob("*"))
-        if _is_picture(path)
+        for path in _pictures(folder)
     ]
 
 
@@ -206,8 +211,14 @@ def _must_be_folder(root: Path) -> None:
         raise DataError(f"expected a folder of pictures at {root}, found none")
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not _hidden(path) and path.is_file()
+def _pictures(root: Path) -> list[Path]:
+    return [
+        path
+        for path in sorted(root.rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and path.is_file()
+    ]
 
 
 def _hidden(path: Path) -> bool:

@@ -17,6 +17,7 @@ from compress.data.folder import (
     steps_per_epoch,
     training_batches,
 )
+from compress.errors import DataError
 from compress.evaluate import Score, Scorer, evaluate
 from contract import labels
 from contract.preprocess import Preprocessing
@@ -77,14 +78,22 @@ class Classification:
         return [self.inputs(batch, step)[0] for step, batch in zip(steps, batches, strict=False)]
 
     def calibration(self, count: int) -> list[Tensor]:
-        """Return ``count`` training pictures, unaugmented, as batches [b, h, w, 3] uint8."""
+        """Return ``count`` training pictures, unaugmented, as batches [b, h, w, 3] uint8.
+
+        Raises:
+            DataError: Not one of them could be decoded.
+        """
         plain = ImageFolder(
             self.recipe.data.train,
             self.labels if self.recipe.data.labelled else None,
             self.preprocessing,
         )
         batches = ordered_batches(plain, _CALIBRATION_BATCH, limit=count)
-        return [batch.images for batch in batches if len(batch.images)]
+        readable = [batch.images for batch in batches if len(batch.images)]
+        if not readable:
+            root = self.recipe.data.train
+            raise DataError(f"none of {count} pictures below {root} could be decoded")
+        return readable
 
     def inputs(self, batch: Batch, step: int) -> tuple[Tensor, Tensor | None]:
         """Return the pictures and labels of one training step.
