@@ -5,7 +5,8 @@ Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI
 
 from __future__ import annotations
 
-import tempfile
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,9 @@ def write(train: Path, test: Path) -> None:
 def _write_folder(root: Path, scans: np.ndarray, digits: np.ndarray) -> None:
     root.parent.mkdir(parents=True, exist_ok=True)
     # Renamed into place when complete: a reader never finds half a data set.
-    unfinished = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}-"))
+    unfinished = root.with_name(f".{root.name}.{os.getpid()}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
     for index, (scan, digit) in enumerate(zip(scans, digits, strict=True)):
         folder = unfinished / NAMES[digit]
         folder.mkdir(exist_ok=True)
