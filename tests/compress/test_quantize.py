@@ -1,0 +1,226 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from compress.prune import magnitude_masks
+from compress.quantize import (
+    ActivationQuantizer,
+    QuantConv2d,
+    QuantLinear,
+    WeightQuantizer,
+    activation_quantizers,
+    freeze_weight_scales,
+    insert_quantizers,
+    switch_on,
+    weight_scale,
+)
+from tests.compress import tiny
+
+
+def quantizer(amax: float = 1.0, *, learned: bool = True) -> ActivationQuantizer:
+    made = ActivationQuantizer(learned)
+    made.set_range(amax)
+    made.on = True
+    return made
+
+
+def reads(network: nn.Module) -> dict[str, str]:
+    return {layer.name: layer.reads for layer in tiny.layers(network)}
+
+
+def slow_round(value: float, scale: float) -> float:
+    """Nearest step, ties to even, saturating at the ends of INT8."""
+    return max(-128, min(127, round(value / scale))) * scale
+
+
+def test_the_rounding_error_is_at_most_half_a_step_inside_the_range():
+    values = torch.empty(10_000).uniform_(-1, 1)
+    rounding = quantizer(1.0)
+
+    error = (rounding(values) - values).abs().max()
+
+    # One float32 rounding on top of the half step.
+    assert error <= rounding.scale / 2 * (1 + 1e-4)
+
+
+def test_values_round_as_a_plain_loop_does_and_saturate_at_the_ends():
+    rounding = quantizer(1.0)
+    scale = rounding.scale.item()
+    values = torch.cat([torch.randn(500) * 0.5, torch.tensor([-9.0, -1.0, 0.0, 1.0, 9.0])])
+
+    expected = torch.tensor([slow_round(value, scale) for value in values.tolist()])
+
+    assert torch.allclose(rounding(values).detach(), expected, rtol=0, atol=1e-6)
+    assert rounding(torch.tensor(9.0)).item() == pytest.approx(127 * scale)
+    assert rounding(torch.tensor(-9.0)).item() == pytest.approx(-128 * scale)
+
+
+def test_the_chosen_range_is_represented_without_clipping():
+    rounding = quantizer(2.54)
+
+    assert rounding(torch.tensor(2.54)).item() == pytest.approx(2.54)
+
+
+def test_a_quantizer_is_transparent_until_it_is_switched_on():
+    rounding = ActivationQuantizer(learned=True)
+    rounding.set_range(0.1)
+    values = torch.randn(100)
+
+    assert rounding(values) is values
+    switch_on(rounding)
+    assert not torch.equal(rounding(values), values)
+    switch_on(rounding, False)
+    assert rounding(values) is values
+
+
+def test_each_row_of_a_weight_has_its_own_scale_and_error_bound():
+    weight = torch.randn(6, 3, 2, 2) * torch.tensor([1e-4, 1e-2, 1, 10, 1e3, 1e5]).reshape(
+        6, 1, 1, 1
+    )
+
+    rounded = WeightQuantizer()(weight)
+
+    for row in range(6):
+        scale = weight[row].abs().max().item() / 127
+        assert weight_scale(weight)[row].item() == pytest.approx(scale)
+        assert (rounded[row] - weight[row]).abs().max() <= scale / 2 * (1 + 1e-4)
+
+
+def test_a_row_of_zeros_stays_zero():
+    weight = torch.zeros(2, 8)
+    weight[0, 0] = 1
+
+    assert torch.equal(WeightQuantizer()(weight), weight)
+
+
+def test_zeros_stay_zero_so_masks_survive(network):
+    masks = magnitude_masks(network, tiny.pruned_names(network))
+    masks.apply(network)
+    insert_quantizers(network, reads(network), learned=True)
+
+    for name, mask in masks.masks.items():
+        layer = network.get_submodule(name.removesuffix(".weight"))
+        effective = layer.weight_quantizer(layer.weight)
+        assert (effective[~mask] == 0).all()
+        assert (effective[mask] != 0).any()
+
+
+def test_gradients_pass_inside_the_range_and_stop_outside():
+    rounding = quantizer(1.0)
+    values = torch.tensor([-5.0, -0.9, -0.001, 0.0, 0.7, 1.0, 5.0], requires_grad=True)
+
+    rounding(values).sum().backward()
+
+    assert values.grad.tolist() == [0, 1, 1, 1, 1, 1, 0]
+
+
+def test_a_weight_gets_its_whole_gradient():
+    weight = torch.randn(4, 8, requires_grad=True)
+
+    WeightQuantizer()(weight).sum().backward()
+
+    assert torch.equal(weight.grad, torch.ones_like(weight))
+
+
+def test_the_scale_learns_by_the_formula_of_the_paper():
+    rounding = quantizer(1.0)
+    values = torch.randn(7, 11, dtype=torch.float64).float()
+    upstream = torch.randn(7, 11)
+
+    (rounding(values) * upstream).sum().backward()
+
+    # LSQ, equation 3, one value at a time; g = 1 / sqrt(N * Qp), section 2.2.
+    scale, total = rounding.scale.item(), 0.0
+    for value, gradient in zip(values.flatten().tolist(), upstream.flatten().tolist(), strict=True):
+        step = value / scale
+        if step <= -128:
+            slope = -128.0
+        elif step >= 127:
+            slope = 127.0
+        else:
+            slope = round(step) - step
+        total += gradient * slope
+    expected = total / math.sqrt(7 * 11 * 127)
+    assert rounding.scale.grad.item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_scale_that_is_not_learned_gets_no_gradient():
+    rounding = quantizer(1.0, learned=False)
+    values = torch.randn(5, requires_grad=True)
+
+    rounding(values).sum().backward()
+
+    assert rounding.scale.grad is None
+    assert values.grad is not None
+
+
+def test_quantised_layers_share_the_weights_they_are_made_from(network):
+    before = dict(network.named_parameters())
+
+    insert_quantizers(network, reads(network), learned=True)
+
+    after = dict(network.named_parameters())
+    assert all(after[name] is parameter for name, parameter in before.items())
+    added = set(after) - set(before)
+    assert added
+    assert all(name.endswith("input_quantizer.scale") for name in added)
+
+
+def test_query_key_and_value_share_one_input_quantizer(network):
+    insert_quantizers(network, reads(network), learned=True)
+
+    attention = network.get_submodule("body.vit.layers.0.attention")
+    shared = attention.q_proj.input_quantizer
+    assert attention.k_proj.input_quantizer is shared
+    assert attention.v_proj.input_quantizer is shared
+    assert attention.o_proj.input_quantizer is not shared
+    # Patch embedding and head, and in each of two blocks: attention in and out, FFN in and out.
+    assert len(activation_quantizers(network)) == 2 + 2 * 4
+
+
+def test_every_linear_and_conv_of_the_network_is_replaced(network):
+    insert_quantizers(network, reads(network), learned=True)
+
+    plain = [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+        and not isinstance(module, QuantLinear | QuantConv2d)
+    ]
+    assert plain == []
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs"),
+    [
+        (nn.Linear(6, 4), torch.randn(2, 5, 6)),
+        (nn.Conv2d(3, 5, 2, stride=2), torch.randn(2, 3, 8, 8)),
+        (nn.Conv2d(4, 6, 3, padding=1, groups=2, bias=False), torch.randn(1, 4, 5, 5)),
+    ],
+    ids=["linear", "patches", "grouped"],
+)
+def test_a_quantised_layer_is_the_layer_on_the_rounded_weight(layer, inputs):
+    holder = nn.Sequential(layer)
+    insert_quantizers(holder, {"0": "x"}, learned=True)
+    came = holder(inputs)
+
+    with torch.no_grad():
+        layer.weight.copy_(WeightQuantizer()(layer.weight))
+        expected = layer(inputs)
+    assert torch.equal(came, expected)
+
+
+def test_a_layer_of_another_kind_is_refused_by_name():
+    with pytest.raises(TypeError, match="0 is a LayerNorm, expected Linear or Conv2d"):
+        insert_quantizers(nn.Sequential(nn.LayerNorm(4)), {"0": "x"}, learned=True)
+
+
+def test_frozen_scales_are_those_of_the_weights_now(network):
+    insert_quantizers(network, reads(network), learned=True)
+    freeze_weight_scales(network)
+    layer = network.get_submodule("body.vit.layers.0.mlp.fc1")
+
+    assert torch.equal(layer.weight_quantizer.frozen_scale, layer.weight.abs().amax(1) / 127)
+    assert not any("frozen" in key for key in network.state_dict())
