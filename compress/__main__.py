@@ -8,11 +8,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from compress.errors import CompressError
 from contract.errors import ContractError
 
 _Command = Callable[[argparse.Namespace], None]
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parsed.command(parsed)
     except (CompressError, ContractError) as error:
-        print(f"gpusq: {error}", file=sys.stderr)
+        # What libraries say inside it may take several lines.
+        print(f"gpusq: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         print(
@@ -70,6 +73,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     score = evaluate.evaluate(evaluate.onnx_scorer(model), images, "evaluating")
     summary = score.summary()
     if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print(f"top-1 {score.top1:.4f}   top-5 {score.top5:.4f}   images {score.images}")
     for path, reason in score.skipped.items():
@@ -102,22 +106,28 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in (_add_compress, _add_evaluate, _add_publish, _add_bench):
+        add(commands)
+    # Its options are the gateway's own: 'gpusq serve --help' shows them.
+    commands.add_parser("serve", help="start the gateway over a model repository", add_help=False)
+    return parser
 
-    compress = _add(
+
+def _add_compress(commands: _Commands) -> None:
+    parser = _add(
         commands,
         "compress",
         _compress,
         "compress a network as a recipe says",
         "gpusq compress recipes/digits.yaml",
     )
-    compress.add_argument("recipe", type=Path, help="a YAML file, see docs/recipes.md")
-    compress.add_argument(
+    parser.add_argument("recipe", type=Path, help="a YAML file, see docs/recipes.md")
+    parser.add_argument(
         "--restart",
         action="store_true",
         help="begin anew instead of going on from the last checkpoint",
     )
-
-    compress.add_argument(
+    parser.add_argument(
         "--set",
         action="append",
         default=[],
@@ -125,67 +135,69 @@ def _parser() -> argparse.ArgumentParser:
         help="change one line of the recipe, such as prune.criterion=magnitude; may be repeated",
     )
 
-    evaluate = _add(
+
+def _add_evaluate(commands: _Commands) -> None:
+    parser = _add(
         commands,
         "evaluate",
         _evaluate,
         "measure the accuracy of an exported network",
         "gpusq evaluate model_repository/deit-tiny --data imagenet/val --json out.json",
     )
-    evaluate.add_argument(
+    parser.add_argument(
         "model", type=Path, metavar="MODEL", help="a bundle, or a model's folder in a repository"
     )
-    evaluate.add_argument(
+    parser.add_argument(
         "--data",
         type=Path,
         required=True,
         metavar="DIR",
-        help="one folder a class, named by class id or name; any subset",
+        help="one folder a class, named by class id or name; any subset of the classes",
     )
-    evaluate.add_argument(
+    parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write top1, top5, images and what was skipped"
     )
 
-    publish = _add(
+
+def _add_publish(commands: _Commands) -> None:
+    parser = _add(
         commands,
         "publish",
         _publish,
         "put a bundle into a model repository",
         "gpusq publish runs/digits/bundle --repository model_repository --name digits",
     )
-    publish.add_argument("bundle", type=Path, help="a folder with model.onnx and card.json")
-    publish.add_argument("--repository", type=Path, required=True, metavar="DIR")
-    publish.add_argument("--name", help="of the model; the bundle's folder name if not given")
-    publish.add_argument(
+    parser.add_argument("bundle", type=Path, help="a folder with model.onnx and card.json")
+    parser.add_argument("--repository", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--name", help="of the model; the bundle's folder name if not given")
+    parser.add_argument(
         "--backend",
         choices=("onnxruntime", "python"),
         default="onnxruntime",
         help="which Triton backend runs it",
     )
 
-    bench = _add(
+
+def _add_bench(commands: _Commands) -> None:
+    parser = _add(
         commands,
         "bench",
         _bench,
         "time INT8 against float32 on this CPU",
         "gpusq bench --size small --json bench.json",
     )
-    bench.add_argument(
+    parser.add_argument(
         "--size",
         choices=("tiny", "small", "base"),
         default="small",
         help="of the DeiT, with random weights",
     )
-    bench.add_argument("--repeats", type=int, default=20, help="calls a contender")
-    bench.add_argument("--json", type=Path, metavar="FILE", help="write the table")
-
-    # Its options are the gateway's own: 'gpusq serve --help' shows them.
-    commands.add_parser("serve", help="start the gateway over a model repository", add_help=False)
-    return parser
+    parser.add_argument("--repeats", type=int, default=20, help="calls a contender")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table")
 
 
 def _add(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: _Commands,
     name: str,
     command: _Command,
     summary: str,
