@@ -25,7 +25,7 @@ logger = logging.getLogger("service")
 _M_MMAP_THRESHOLD: Final = -3
 EXAMPLE: Final = """\
 example:
-  python -m service --repository model_repository --host 127.0.0.1 --port 8000
+  gpusq serve --repository model_repository --host 127.0.0.1 --port 8000
   curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8000/v1/classify
 
 Every other setting is an environment variable, such as GPUSQ_DEADLINE_S=5; docs/settings.md lists
@@ -42,6 +42,8 @@ def main() -> int:
             level=settings.log_level.upper(),
             format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         )
+        # It warns of every malformed form, which is the client's business and answered there.
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)
         serve(settings)
     except StartError as error:
         print(f"gpusq serve: {error}", file=sys.stderr)
@@ -91,7 +93,7 @@ class _Server(uvicorn.Server):
 
 def _settings() -> Settings:
     parser = argparse.ArgumentParser(
-        prog="python -m service",
+        prog="gpusq serve",
         description="Serve a model repository over HTTP.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -47,6 +47,8 @@ def create_app(settings: Settings, executor: Executor) -> FastAPI:
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         docs_url=None,
         redoc_url=None,
+        # They would redirect to whatever the Host header says.
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     app.state.gateway = gateway

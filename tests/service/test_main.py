@@ -156,5 +156,5 @@ def test_help_explains_with_an_example():
         check=True,
     ).stdout
 
-    assert "python -m service --repository model_repository --host 127.0.0.1 --port 8000" in shown
+    assert "gpusq serve --repository model_repository --host 127.0.0.1 --port 8000" in shown
     assert "/v1/classify" in shown

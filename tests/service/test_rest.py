@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
@@ -21,7 +20,7 @@ from service.executors import choice
 from service.settings import Settings
 from tests import bundles
 from tests.conftest import Serve, encoded
-from tests.service.fakes import FakeExecutor
+from tests.service.asking import label, post, problem
 
 JPEG = {"Content-Type": "image/jpeg"}
 MAX_BODY_BYTES = 200_000
@@ -42,29 +41,6 @@ def client(
     )
     with serve(create_app(settings, choice.load(settings))) as client:
         yield client
-
-
-def post(
-    client: httpx.Client, data: bytes, kind: str = "image/png", **query: Any
-) -> httpx.Response:
-    return client.post("/v1/classify", content=data, params=query, headers={"Content-Type": kind})
-
-
-def label(answer: httpx.Response) -> str:
-    assert answer.status_code == 200, answer.text
-    return str(answer.json()["predictions"][0]["label"])
-
-
-def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """Check that an answer is a whole RFC 9457 problem, and return it."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    body: dict[str, Any] = answer.json()
-    assert set(body) == {"type", "title", "status", "detail", "instance", "code"}
-    assert (body["status"], body["code"]) == (status, code)
-    assert body["type"] == f"urn:gpusq:problem:{code}"
-    assert body["instance"] == f"urn:uuid:{answer.headers['x-request-id']}"
-    return body
 
 
 def grey_16_bit() -> bytes:
@@ -336,6 +312,7 @@ def test_the_process_is_alive(client: httpx.Client):
 
 def test_an_unknown_path_and_a_wrong_method_are_problems(client: httpx.Client):
     problem(client.get("/v2/classify"), 404, "not_found")
+    problem(client.get("/v1/models/", headers={"Host": "elsewhere"}), 404, "not_found")
     answer = client.get("/v1/classify")
     problem(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
@@ -370,88 +347,3 @@ def test_one_line_a_request_is_logged_and_no_client_can_break_it(
     (line,) = [record.getMessage() for record in caplog.records]
     assert '"GET /no%0Asuch?a=%0A1" 404' in line
     assert line.endswith(answer.headers["x-request-id"])
-
-
-def test_an_overloaded_service_says_when_to_try_again(serve: Serve, red_jpeg: bytes):
-    executor = FakeExecutor()
-    settings = Settings(decode_threads=1, queue_limit=0)
-    with (
-        serve(create_app(settings, executor)) as client,
-        _slow_upload(client),
-        _slow_upload(client),
-    ):
-        answer = _when_admitted(client, red_jpeg, 2)
-
-    problem(answer, 429, "overloaded")
-    assert answer.headers["retry-after"] == "1"
-
-
-def test_a_client_that_leaves_frees_its_place(serve: Serve, red_jpeg: bytes):
-    executor = FakeExecutor()
-    settings = Settings(decode_threads=1, queue_limit=0)
-    with serve(create_app(settings, executor)) as client:
-        with _slow_upload(client), _slow_upload(client):
-            problem(_when_admitted(client, red_jpeg, 2), 429, "overloaded")
-        _await_in_flight(client, 0)
-        assert label(post(client, red_jpeg)) == "red"
-        assert 'outcome="cancelled"' in client.get("/metrics").text
-
-
-def test_a_client_that_leaves_while_the_network_runs_cancels_it(serve: Serve, red_jpeg: bytes):
-    executor = FakeExecutor()
-    executor.gate = _Never()  # type: ignore[assignment]
-    with serve(create_app(Settings(deadline_s=30), executor)) as client:
-        with _upload(client, red_jpeg, declared=len(red_jpeg)):
-            _await_in_flight(client, 1)
-            while not executor.calls:
-                time.sleep(0.005)
-        _await_in_flight(client, 0)
-
-    assert executor.cancelled == 1
-
-
-def test_a_fault_of_our_own_is_a_problem_that_gives_nothing_away(
-    serve: Serve, red_jpeg: bytes, caplog: pytest.LogCaptureFixture
-):
-    executor = FakeExecutor()
-    executor.error = ZeroDivisionError("/a/secret/path")  # type: ignore[assignment]
-    with serve(create_app(Settings(), executor)) as client:
-        answer = post(client, red_jpeg)
-        executor.error = None
-        assert label(post(client, red_jpeg)) == "red"
-
-    body = problem(answer, 500, "internal")
-    assert "secret" not in answer.text
-    assert body["instance"].removeprefix("urn:uuid:") in caplog.text
-    assert "ZeroDivisionError" in caplog.text
-
-
-class _Never:
-    async def wait(self) -> None:
-        import asyncio  # noqa: PLC0415 - bound to the server's loop when it is called
-
-        await asyncio.Event().wait()
-
-
-def _upload(client: httpx.Client, data: bytes, declared: int) -> socket.socket:
-    """Begin a request on a connection of its own; closing it is leaving."""
-    raw = socket.create_connection((client.base_url.host, client.base_url.port or 80))
-    head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {declared}\r\n"
-    raw.sendall(head.encode() + b"Content-Type: image/png\r\n\r\n" + data)
-    return raw
-
-
-def _slow_upload(client: httpx.Client) -> socket.socket:
-    return _upload(client, b"x", declared=1000)
-
-
-def _await_in_flight(client: httpx.Client, count: int) -> None:
-    until = time.monotonic() + 5
-    while f"gpusq_in_flight {count}.0" not in client.get("/metrics").text:
-        assert time.monotonic() < until
-        time.sleep(0.005)
-
-
-def _when_admitted(client: httpx.Client, data: bytes, count: int) -> httpx.Response:
-    _await_in_flight(client, count)
-    return post(client, data)

@@ -1,0 +1,30 @@
+"""Ask the service, and check what every answer must be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+
+def post(
+    client: httpx.Client, data: bytes, kind: str = "image/png", **query: Any
+) -> httpx.Response:
+    return client.post("/v1/classify", content=data, params=query, headers={"Content-Type": kind})
+
+
+def label(answer: httpx.Response) -> str:
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["predictions"][0]["label"])
+
+
+def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """Check that an answer is a whole RFC 9457 problem, and return it."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert set(body) == {"type", "title", "status", "detail", "instance", "code"}
+    assert (body["status"], body["code"]) == (status, code)
+    assert body["type"] == f"urn:gpusq:problem:{code}"
+    assert body["instance"] == f"urn:uuid:{answer.headers['x-request-id']}"
+    return body
