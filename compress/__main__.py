@@ -14,7 +14,8 @@ from compress.errors import CompressError
 from contract.errors import ContractError
 
 _Command = Callable[[argparse.Namespace], None]
-_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+# argparse gives what add_subparsers() returns no public name.
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
 
 
 def main(argv: Sequence[str] | None = None) -> int:

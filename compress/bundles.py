@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2
-
 from compress.errors import PlanError
+from compress.plan import triton_config
 from contract.card import ModelCard
 
 
@@ -15,7 +13,7 @@ def find(folder: Path) -> tuple[Path, ModelCard]:
     """Return the ONNX file and the card of a bundle, or of a model's folder in a repository.
 
     Raises:
-        PlanError: The folder is neither, or has no ONNX file to read.
+        PlanError: The folder is neither, its configuration cannot be read, or it has no ONNX file.
         CardError: The card cannot be read.
     """
     if (folder / "card.json").is_file():
@@ -34,15 +32,11 @@ def find(folder: Path) -> tuple[Path, ModelCard]:
 
 
 def _from_repository(folder: Path) -> tuple[Path, ModelCard]:
-    path = folder / "config.pbtxt"
-    config = model_config_pb2.ModelConfig()
-    try:
-        text_format.Parse(path.read_text(encoding="utf-8"), config)
-    except text_format.ParseError as error:
-        raise PlanError(f"cannot read {path}: {error}") from error
-    pinned = list(config.version_policy.specific.versions)
-    found = pinned or [int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()]
-    if not found:
+    config = triton_config.read(folder)
+    version = triton_config.pinned_version(config)
+    found = [int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal()]
+    if version is None and not found:
         raise PlanError(f"expected a version folder, such as 1, in {folder}, found none")
     parameters = {key: value.string_value for key, value in config.parameters.items()}
-    return folder / str(max(found)) / "model.onnx", ModelCard.from_parameters(parameters)
+    model = folder / str(version or max(found)) / "model.onnx"
+    return model, ModelCard.from_parameters(parameters)
