@@ -59,7 +59,7 @@ def read(model_folder: Path) -> ModelConfig:
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
         raise PublishError(
             f"{model_folder} is there but its {CONFIG_FILE} cannot be read: {error}. "
-            "Move the folder away and publish the model again."
+            "Move the folder away or publish under another name."
         ) from error
     if PARAMETER not in config.parameters:
         raise PublishError(
