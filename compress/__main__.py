@@ -71,7 +71,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     model, card = bundles.find(arguments.model)
     images = evaluate.evaluation_images(arguments.data, card)
-    score = evaluate.evaluate(evaluate.onnx_scorer(model), images, "evaluating")
+    scorer = evaluate.onnx_scorer(model, classes=len(card.labels))
+    score = evaluate.evaluate(scorer, images, "evaluating")
     summary = score.summary()
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

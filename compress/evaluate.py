@@ -14,7 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from compress.data.folder import ImageFolder, ordered_batches
-from compress.errors import DataError
+from compress.errors import DataError, PlanError
 
 if TYPE_CHECKING:
     from contract.card import ModelCard
@@ -88,14 +88,32 @@ def torch_scorer(network: nn.Module) -> Scorer:
     return score
 
 
-def onnx_scorer(model: Path) -> Scorer:
-    """Score with an exported network in ONNX Runtime, the reference."""
+def onnx_scorer(model: Path, classes: int | None = None) -> Scorer:
+    """Score with an exported network in ONNX Runtime, the reference.
+
+    Args:
+        model: The ONNX file.
+        classes: How many its card names; None does not ask.
+
+    Raises:
+        PlanError: Not a graph that ONNX Runtime takes, or one of another number of classes.
+    """
     # Imported late: evaluating torch networks needs no runtime.
     import onnxruntime  # noqa: PLC0415
+    from onnxruntime.capi import onnxruntime_pybind11_state as faults  # noqa: PLC0415
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except (faults.Fail, faults.InvalidProtobuf, faults.InvalidGraph) as error:
+        raise PlanError(f"ONNX Runtime cannot read {model}: {error}") from error
+    scored = session.get_outputs()[0].shape[-1]
+    if classes not in (None, scored):
+        raise PlanError(
+            f"{model} tells {scored} classes apart, its card names {classes}. "
+            "Export graph and card together."
+        )
 
     def score(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         return np.asarray(session.run(["scores"], {"image": images})[0])
@@ -109,6 +127,10 @@ def evaluation_images(root: Path, card: ModelCard) -> ImageFolder:
 
 
 def _ranks(scores: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> list[int]:
-    # How many classes score higher than the right one: independent of how ties are sorted.
+    # How many classes come before the right one. Of equal scores the lower index comes first, as
+    # in argmax, so that a network with one answer for everything is not always right; NaN comes
+    # before everything.
     right = np.take_along_axis(scores, labels[:, None], axis=1)
-    return [int(rank) for rank in (scores > right).sum(axis=1)]
+    earlier = np.arange(scores.shape[1]) < labels[:, None]
+    before = ~(scores <= right) | ((scores == right) & earlier)
+    return [int(rank) for rank in before.sum(axis=1)]
