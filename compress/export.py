@@ -171,7 +171,8 @@ def check_parity(network: nn.Module, model: Path, pictures: Iterable[Tensor]) ->
             expected.append(network(batch).softmax(dim=-1).numpy())
         came.append(score(batch.numpy()))
     parity = _compare(np.concatenate(expected), np.concatenate(came))
-    if parity.mean > _MEAN_TOLERANCE or parity.agreement < _AGREEMENT:
+    # Written so that NaN is refused.
+    if not (parity.mean <= _MEAN_TOLERANCE and parity.agreement >= _AGREEMENT):
         raise ExportError(
             f"{model.name} does not compute what the network computes: probabilities differ by "
             f"{parity.largest:.4f} at most ({parity.where}) and {parity.mean:.5f} on average "
@@ -185,7 +186,7 @@ def _compare(expected: npt.NDArray[np.float32], came: npt.NDArray[np.float32]) -
     difference = np.abs(expected - came)
     picture, label = np.unravel_index(difference.argmax(), difference.shape)
     # Most of 1,000 classes have no probability at all; they would hide a difference.
-    told = np.maximum(expected, came) > 1e-3
+    told = ~(np.maximum(expected, came) < 1e-3)
     return Parity(
         largest=float(difference.max()),
         mean=float(difference[told].mean()),
