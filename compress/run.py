@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,7 @@ class Run:
                 "Give --restart to throw that run away, or set another 'run' folder."
             )
         folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
         write_atomically(stamp, lambda path: path.write_text(digest + "\n", encoding="utf-8"))
 
     def save(self, name: str, state: dict[str, Any]) -> None:
@@ -58,9 +60,9 @@ class Run:
             return None
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError) as error:
+        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
             raise CheckpointError(
-                f"cannot read {path}: {error}. Delete it to do that stage again."
+                f"cannot read {path}, it is damaged. Delete it to do that stage again."
             ) from error
         return state
 
@@ -74,6 +76,13 @@ class Run:
         text = json.dumps(value, indent=2) + "\n"
         write_atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
         return path
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what writers that were killed left unfinished; see :func:`write_atomically`."""
+    for path in folder.glob(".*.*"):
+        if path.suffix[1:].isdigit():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
