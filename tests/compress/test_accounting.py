@@ -1,0 +1,86 @@
+import pytest
+import torch
+from torch import nn
+
+from compress.accounting import LayerCost, cost
+from tests.compress import tiny
+
+
+def test_a_pruned_int8_layer_is_6_4_times_smaller_and_32_times_less_work():
+    layer = LayerCost("w", parameters=1024, macs=5000, sparse=True, bits=8)
+
+    # Four weights: 2 * 8 bits and 2 * 2 bits of index instead of 4 * 32.
+    assert 1024 * 32 / layer.stored_bits == 6.4
+    assert layer.macs / layer.float_macs == 32
+
+
+@pytest.mark.parametrize(
+    ("sparse", "bits", "stored", "operations"),
+    [(False, 32, 1, 1), (False, 8, 4, 16), (True, 32, 64 / 34, 2), (True, 4, 128 / 12, 128)],
+)
+def test_other_formats_by_hand(sparse, bits, stored, operations):
+    layer = LayerCost("w", parameters=64, macs=640, sparse=sparse, bits=bits)
+
+    assert 64 * 32 / layer.stored_bits == pytest.approx(stored)
+    assert 640 / layer.float_macs == pytest.approx(operations)
+
+
+class _TwoLayers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, kernel_size=2, stride=2)
+        self.linear = nn.Linear(8, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.conv(images.permute(0, 3, 1, 2).float())
+        return self.linear(maps.mean(dim=(2, 3)))
+
+
+def test_multiply_accumulates_of_a_linear_and_a_conv_by_hand():
+    total, (conv, linear) = cost(
+        _TwoLayers(), torch.zeros(1, 6, 6, 3), ["conv"], ["conv", "linear"], 8
+    )
+
+    # 3 x 3 places, each a product of 3 * 2 * 2 inputs with 8 outputs.
+    assert (conv.name, conv.macs) == ("conv", 9 * 12 * 8)
+    assert (linear.name, linear.macs) == ("linear", 8 * 5)
+    assert (conv.parameters, linear.parameters) == (96, 40)
+    assert total.dense_macs == 9 * 12 * 8 + 8 * 5
+    # Weights and biases; only conv is sparse, and biases stay float.
+    assert total.parameters == 96 + 8 + 40 + 5
+    assert total.dense_bytes == 149 * 4
+    assert total.compressed_bytes == (96 // 4 * 20 + 40 * 8 + 13 * 32) // 8
+    assert total.float_macs == pytest.approx(9 * 12 * 8 / 32 + 8 * 5 / 16)
+
+
+def test_totals_of_a_vit_add_up(network):
+    layers = tiny.layers(network)
+    names = [layer.name for layer in layers]
+
+    total, costs = cost(network, tiny.pictures(1), tiny.pruned_names(network), names, 8)
+
+    tokens, hidden, blocks = 17, 24, 2
+    # Scores and weighted values: two products of [tokens, tokens] with [tokens, hidden].
+    attention = blocks * 2 * tokens * tokens * hidden
+    assert total.dense_macs == sum(entry.macs for entry in costs) + attention
+    assert total.float_macs == pytest.approx(sum(e.float_macs for e in costs) + attention)
+    assert total.layer_size_ratio == pytest.approx(6.4)
+    assert total.layer_operation_ratio == pytest.approx(32)
+    by_name = {entry.name: entry for entry in costs}
+    assert by_name["body.vit.layers.0.attention.q_proj"].macs == tokens * hidden * hidden
+    assert by_name["body.vit.layers.1.mlp.fc1"].macs == tokens * hidden * 48
+    assert by_name["body.classifier"].macs == hidden * 3
+    assert not by_name["body.classifier"].sparse
+    everything = sum(parameter.numel() for parameter in network.parameters())
+    in_layers = sum(entry.parameters for entry in costs)
+    stored = sum(entry.stored_bits for entry in costs) / 8
+    assert total.parameters == everything
+    assert total.compressed_bytes == int(stored + 4 * (everything - in_layers))
+
+
+def test_a_network_without_a_pruned_layer_has_ratios_of_its_other_layers():
+    total, _ = cost(_TwoLayers(), torch.zeros(1, 6, 6, 3), [], ["conv", "linear"], 8)
+
+    # INT8 alone: a quarter of the bits, and 32^2 over 8^2 of the work.
+    assert total.layer_size_ratio == 4
+    assert total.layer_operation_ratio == 16
