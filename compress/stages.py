@@ -19,6 +19,7 @@ from tqdm import tqdm
 from compress.calibrate import calibrate
 from compress.data.folder import Batch
 from compress.distill import Losses, MixedDistillation, Weights, hard_loss, layer_weights
+from compress.errors import RecipeError
 from compress.evaluate import Score, torch_scorer
 from compress.networks import FAMILIES
 from compress.networks.network import Classifier, Layer
@@ -68,6 +69,7 @@ def dense_teacher(work: Work) -> Result:
 
     Raises:
         CheckpointError: The checkpoint cannot be loaded or has another number of classes.
+        RecipeError: The network takes pictures of another size.
     """
     network = _dense_network(work)
     if work.recipe.teacher is None:
@@ -149,7 +151,19 @@ def _dense_network(work: Work) -> Classifier:
         body = family.build({**settings.architecture, "num_labels": len(work.task.labels)})
     else:
         body = family.load(settings.checkpoint, len(work.task.labels))
+    _check_input(work.recipe, body)
     return Classifier(body, settings.mean, settings.std).to(work.device).eval()
+
+
+def _check_input(recipe: Recipe, body: Any) -> None:
+    size = (recipe.input.height, recipe.input.width)
+    found = body.config.image_size
+    built_for = (found, found) if isinstance(found, int) else tuple(found)
+    if size != built_for:
+        raise RecipeError(
+            f"the recipe's input is {size[0]} x {size[1]}, the network was built for "
+            f"{built_for[0]} x {built_for[1]}"
+        )
 
 
 def _masks(work: Work, student: Classifier, layers: list[Layer]) -> Masks:

@@ -1,0 +1,175 @@
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from compress import stages
+from compress.distill import layer_weights, soft_loss
+from compress.errors import RecipeError
+from compress.quantize import activation_quantizers
+from compress.run import Run
+from compress.stages import Result, Work
+from compress.tasks.classify import Classification
+from tests.compress import tiny
+
+# So slow that the student stays what it is: the record then says what it was compared with.
+STANDSTILL: dict[str, Any] = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-12}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny.write_pictures(tmp_path / "train", each=8)
+    tiny.write_pictures(tmp_path / "test", each=4)
+    return tmp_path
+
+
+def work(folder: Path, **changes: Any) -> Work:
+    recipe = tiny.recipe(folder, **changes)
+    torch.manual_seed(recipe.seed)
+    run = Run(recipe.run, recipe.digest())
+    return Work(recipe, run, Classification(recipe), torch.device("cpu"))
+
+
+def weights(result: Result) -> dict[str, torch.Tensor]:
+    return copy.deepcopy(result.network.state_dict())
+
+
+def test_the_teacher_of_stage_one_is_the_dense_network_and_stays_as_it_is(folder):
+    at = work(folder, prune__schedule=STANDSTILL)
+    dense = stages.dense_teacher(at)
+    before = weights(dense)
+
+    sparse, _ = stages.sparse_student(at, dense, stages.layers_of(at, dense.network))
+
+    images = torch.cat(
+        [
+            batch.images
+            for _, batch in zip(
+                range(6), at.task.batches(at.recipe.prune.schedule, 0), strict=False
+            )
+        ]
+    )
+    with torch.inference_mode():
+        expected = soft_loss(sparse.network(images), dense.network(images))
+    assert expected > 1e-3
+    (point,) = sparse.history.points
+    assert point["soft"] == pytest.approx(expected.item(), rel=1e-3)
+    assert all(torch.equal(value, before[name]) for name, value in weights(dense).items())
+
+
+def test_the_teacher_of_stage_two_is_the_sparse_network_and_not_the_dense_one(folder):
+    at = work(folder, prune__schedule=None, quantize__schedule=STANDSTILL)
+    dense = stages.dense_teacher(at)
+    layers = stages.layers_of(at, dense.network)
+    sparse, masks = stages.sparse_student(at, dense, layers)
+    before = weights(sparse)
+
+    quantized = stages.quantized_student(at, sparse, layers, masks)
+
+    images = torch.cat(at.task.calibration(24))
+    with torch.inference_mode():
+        to_sparse = soft_loss(quantized.network(images), sparse.network(images)).item()
+        to_dense = soft_loss(quantized.network(images), dense.network(images)).item()
+    (point,) = quantized.history.points
+    assert to_dense > 10 * to_sparse
+    assert point["soft"] == pytest.approx(to_sparse, rel=1e-2)
+    assert all(torch.equal(value, before[name]) for name, value in weights(sparse).items())
+
+
+@pytest.mark.parametrize("reading", ["inverse", "uniform"])
+def test_stage_one_losses_weight_the_layers_of_stage_two(folder, reading):
+    at = work(
+        folder,
+        prune__schedule=STANDSTILL,
+        quantize__schedule=STANDSTILL,
+        distill={"feature_layers": 2, "agree_only": False, "layer_weights": reading},
+    )
+    dense = stages.dense_teacher(at)
+    layers = stages.layers_of(at, dense.network)
+    sparse, masks = stages.sparse_student(at, dense, layers)
+
+    history = stages.quantized_student(at, sparse, layers, masks).history
+
+    weight = layer_weights(sparse.history.layer_losses, reading)
+    found = history.layer_losses
+    assert found.keys() == weight.keys() == {"body.vit.layers.0", "body.vit.layers.1"}
+    # One epoch of six steps is one point, so both are means over the same steps.
+    (point,) = history.points
+    expected = sum(weight[name] * found[name] for name in found) / 2
+    assert point["feature"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_every_quantizer_is_calibrated_and_on_in_the_result(folder):
+    at = work(folder, quantize__schedule=None)
+    dense = stages.dense_teacher(at)
+    layers = stages.layers_of(at, dense.network)
+    sparse, masks = stages.sparse_student(at, dense, layers)
+
+    for _ in range(2):  # made, and found in the run's folder
+        result = stages.quantized_student(at, sparse, layers, masks)
+        quantizers = activation_quantizers(result.network).values()
+        assert len(quantizers) == 10
+        assert all(quantizer.on for quantizer in quantizers)
+        assert all(quantizer.scale != 1 for quantizer in quantizers)
+        assert not result.network.training
+
+
+def test_scales_learn_only_where_the_recipe_says_so(folder):
+    moved = {}
+    for learned in (True, False):
+        at = work(folder / str(learned), quantize__learned_scales=learned, **_data(folder))
+        dense = stages.dense_teacher(at)
+        layers = stages.layers_of(at, dense.network)
+        sparse, masks = stages.sparse_student(at, dense, layers)
+        trained = stages.quantized_student(at, sparse, layers, masks)
+        still = work(
+            folder / f"still {learned}",
+            quantize__learned_scales=learned,
+            quantize__schedule=None,
+            **_data(folder),
+        )
+        calibrated = stages.quantized_student(still, sparse, layers, masks)
+        pairs = zip(
+            activation_quantizers(trained.network).values(),
+            activation_quantizers(calibrated.network).values(),
+            strict=True,
+        )
+        moved[learned] = any(one.scale != other.scale for one, other in pairs)
+
+    assert moved == {True: True, False: False}
+
+
+def _data(folder: Path) -> dict[str, Any]:
+    train, test = str(folder / "train"), {"held out": str(folder / "test")}
+    return {"data__train": train, "data__evaluate": test}
+
+
+def test_a_layer_that_cannot_be_two_of_four_stays_dense_and_says_why(folder):
+    at = work(folder, network__architecture={**tiny.ARCHITECTURE, "hidden_size": 30})
+    layers = stages.layers_of(at, stages.dense_teacher(at).network)
+
+    decided = {layer.name.removeprefix("body.vit."): layer for layer in layers}
+
+    assert decided["layers.0.mlp.fc2"].prune
+    assert decided["embeddings.patch_embeddings.projection"].prune
+    unfit = decided["layers.1.attention.q_proj"]
+    assert (unfit.prune, unfit.reason) == (False, "needs a multiple of 4 inputs, got 30")
+
+
+@pytest.mark.parametrize(("count", "blocks"), [(1, [1]), (2, [0, 1]), (9, [0, 1])])
+def test_the_last_blocks_are_compared(folder, count, blocks):
+    at = work(folder, distill__feature_layers=count)
+    network = tiny.network()
+
+    found = stages.feature_layers(at, network)
+
+    assert found == [f"body.vit.layers.{index}" for index in blocks]
+
+
+def test_a_network_of_another_picture_size_is_refused_before_it_runs(folder):
+    size = {"height": 16, "width": 16, "shorter_side_px": 16}
+
+    with pytest.raises(RecipeError, match=r"input is 16 x 16.*network .* 8 x 8"):
+        stages.dense_teacher(work(folder, input=size))
