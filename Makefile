@@ -61,7 +61,8 @@ bench: $(VENV)/.run  ## Measure INT8 against FP32 on this CPU, side by side.
 
 constraints:  ## Resolve the pinned versions anew (needs uv).
 	uv pip compile --quiet --universal --python-version 3.10 --all-extras --group dev --group system \
-	  --no-emit-index-url --no-header --no-annotate pyproject.toml --output-file constraints.new
+	  --constraint constraints.in --no-emit-index-url --no-header --no-annotate \
+	  pyproject.toml --output-file constraints.new
 	{ head -n 1 constraints.txt; grep -vE '^(nvidia-|cuda-|triton==)' constraints.new; } >constraints.tmp
 	mv constraints.tmp constraints.txt && rm constraints.new
 
