@@ -26,7 +26,7 @@ from contract.card import ModelCard
 from tests.compress import tiny
 
 ROOT = Path(__file__).parents[2]
-KILL_WITHIN_S = 120
+KILL_WITHIN_S = 600
 
 
 @dataclass(frozen=True)
