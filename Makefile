@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_VERSION := 26.3
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-HOST ?= 127.0.0.1
-PORT ?= 8000
+HOST := 127.0.0.1
+PORT := 8000
 SOURCES := contract compress service tests
 
 .DEFAULT_GOAL := help
@@ -53,8 +53,8 @@ fix: $(VENV)/.dev  ## Format and mend what can be mended automatically.
 test-system: $(VENV)/.system  ## Run the tests against a real Triton and a real browser.
 	$(BIN)/python -m pytest -m 'triton or browser' tests/system
 
-test-gpu: $(VENV)/.dev  ## Run the tests that need an NVIDIA GPU with TensorRT.
-	$(BIN)/python -m pytest -m gpu tests/system
+test-gpu: $(VENV)/.dev  ## Run the tests that need an NVIDIA GPU.
+	$(BIN)/python -m pytest -m gpu tests/system/test_gpu.py
 
 bench: $(VENV)/.run  ## Measure INT8 against FP32 on this CPU, side by side.
 	$(BIN)/gpusq bench

@@ -43,16 +43,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    except OSError as error:
+        print(f"gpusq: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print("gpusq: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("gpusq: stopped; a compression goes on where it was last saved", file=sys.stderr)
         return 130
     return 0
 
 
 def _serve(arguments: list[str]) -> None:
     # Becomes the gateway instead of importing it: the two halves share no process, and signals
-    # reach it directly.
-    os.execv(sys.executable, [sys.executable, "-m", "service", *arguments])  # noqa: S606
+    # reach it directly. Safe path: not whatever the working directory calls "service".
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    command = [sys.executable, "-m", "service", *arguments]
+    os.execve(sys.executable, command, environment)  # noqa: S606
 
 
 def _compress(arguments: argparse.Namespace) -> None:
@@ -65,6 +70,7 @@ def _compress(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    import dataclasses  # noqa: PLC0415
     import json  # noqa: PLC0415
 
     from compress import bundles, evaluate  # noqa: PLC0415
@@ -73,7 +79,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     images = evaluate.evaluation_images(arguments.data, card)
     scorer = evaluate.onnx_scorer(model, classes=len(card.labels))
     score = evaluate.evaluate(scorer, images, "evaluating")
-    summary = score.summary()
+    summary = dataclasses.asdict(score)
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
@@ -95,6 +101,8 @@ def _publish(arguments: argparse.Namespace) -> None:
 def _bench(arguments: argparse.Namespace) -> None:
     from compress import bench  # noqa: PLC0415
 
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
     table = bench.run(arguments.size, arguments.repeats)
     print(table.text())
     if arguments.json:
@@ -194,8 +202,14 @@ def _add_bench(commands: _Commands) -> None:
         default="small",
         help="of the DeiT, with random weights",
     )
-    parser.add_argument("--repeats", type=int, default=20, help="calls a contender")
+    parser.add_argument("--repeats", type=_count, default=20, help="calls a contender")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+    return int(text)
 
 
 def _add(

@@ -26,6 +26,7 @@ class LayerCost:
     Args:
         name: Of the layer.
         parameters: Its weights, without the bias.
+        scales: Float32 scales of its weight and input.
         macs: Multiply-accumulates for one picture.
         sparse: Whether its weight is 2:4.
         bits: Of its weights and of its input; 32 is float.
@@ -33,13 +34,14 @@ class LayerCost:
 
     name: str
     parameters: int
+    scales: int
     macs: int
     sparse: bool
     bits: int
 
     @property
     def stored_bits(self) -> int:
-        """Bits that the weight takes, indices included."""
+        """Bits that the weight takes, indices included, scales not."""
         if not self.sparse:
             return self.parameters * self.bits
         return self.parameters // 2 * (self.bits + _INDEX_BITS)
@@ -57,10 +59,10 @@ class Cost:
     Args:
         parameters: All of them.
         dense_bytes: Of the float32 network.
-        compressed_bytes: Everything: sparse, quantised and float parameters.
+        compressed_bytes: Everything: sparse, quantised and float parameters, and scales.
         dense_macs: For one picture, attention products included.
         float_macs: After compression, as a number of float32 multiply-accumulates.
-        layer_size_ratio: Dense over compressed bytes of the sparse layers alone; of all
+        layer_size_ratio: Dense over compressed bytes of the sparse layers' weights alone; of all
             quantised ones where none is sparse.
         layer_operation_ratio: Dense over compressed operations of the same layers.
     """
@@ -101,6 +103,7 @@ def cost(
         LayerCost(
             name=name,
             parameters=network.get_parameter(f"{name}.weight").numel(),
+            scales=len(network.get_parameter(f"{name}.weight")) + 1,
             macs=flops[prefix + name] // 2,
             sparse=name in sparse_names,
             bits=bits,
@@ -109,7 +112,7 @@ def cost(
     ]
     parameters = sum(parameter.numel() for parameter in network.parameters())
     in_layers = sum(layer.parameters for layer in layers)
-    stored_bits = sum(layer.stored_bits for layer in layers)
+    stored_bits = sum(layer.stored_bits + layer.scales * _FLOAT_BITS for layer in layers)
     macs = flops["Global"] // 2
     layer_macs = sum(layer.macs for layer in layers)
     float_macs = sum(layer.float_macs for layer in layers)

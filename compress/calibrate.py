@@ -59,7 +59,8 @@ def _percentiles(
     counts = {name: torch.zeros(_BINS, dtype=torch.float64) for name in quantizers}
 
     def count(name: str, magnitudes: Tensor) -> None:
-        counts[name] += torch.histc(magnitudes, _BINS, 0, max(largest[name], 1e-12))
+        histogram = torch.histc(magnitudes, _BINS, 0, max(largest[name], 1e-12))
+        counts[name] += histogram.cpu()
 
     _observe(network, quantizers, batches, count)
     ranges = {}

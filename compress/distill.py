@@ -3,13 +3,14 @@
 ``L = alpha * hard + beta * soft + gamma * feature``: the label, the teacher's logits, and the
 teacher's late feature maps on samples where both predict the same class.
 
-Source: Yu et al., CVPR 2023, arXiv:2305.10727, section 3. Distances and the form of the layer
-weights are not stated there; docs/method.md lists what is taken instead.
+Source: Yu et al., CVPR 2023, arXiv:2305.10727. docs/method.md says what is known of its loss, from
+where, and what is taken where nothing is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,20 +55,28 @@ def feature_loss(student_map: Tensor, teacher_map: Tensor, counted: Tensor) -> T
 
 
 def layer_weights(
-    stage_one_losses: Mapping[str, float], reading: Literal["inverse", "uniform"]
+    stage_one_losses: Mapping[str, float],
+    reading: Literal["inverse", "softmax", "uniform", "direct"],
 ) -> dict[str, float]:
-    """Weight each layer's stage-2 feature term by its stage-1 loss.
+    """Weight each layer's stage-2 feature term by its stage-1 loss. The mean is 1.
 
-    "inverse": a layer that stage 1 matched badly gets a smaller weight. The mean is 1.
+    "inverse" and "softmax" (of the negative loss) give a layer that stage 1 matched badly a
+    smaller weight, "direct" a larger one.
 
     >>> layer_weights({"early": 0.5, "late": 1.5}, "inverse")
     {'early': 1.5, 'late': 0.5}
     """
-    if reading == "uniform":
-        return dict.fromkeys(stage_one_losses, 1.0)
-    inverse = {name: 1 / max(loss, 1e-8) for name, loss in stage_one_losses.items()}
-    mean = sum(inverse.values()) / max(1, len(inverse))
-    return {name: weight / mean for name, weight in inverse.items()}
+    raw = {name: _READINGS[reading](loss) for name, loss in stage_one_losses.items()}
+    mean = sum(raw.values()) / max(1, len(raw))
+    return {name: weight / mean for name, weight in raw.items()}
+
+
+_READINGS: dict[str, Callable[[float], float]] = {
+    "inverse": lambda loss: 1 / max(loss, 1e-8),
+    "softmax": lambda loss: math.exp(-loss),
+    "uniform": lambda _loss: 1.0,
+    "direct": lambda loss: max(loss, 1e-8),
+}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ CompressError
 ├── RecipeError       a recipe that cannot be read or that contradicts itself
 ├── CheckpointError   weights that cannot be loaded, or a run made by another recipe
 ├── DataError         pictures that are missing, or labels that do not fit
+├── TrainingError     a loss that is no longer a number
 ├── SparsityError     a weight that breaks its pattern
 ├── ExportError       a network that cannot be exported faithfully
 └── PlanError         a repository or plan that cannot be written
@@ -25,6 +26,10 @@ class CheckpointError(CompressError):
 
 class DataError(CompressError):
     """Pictures are missing, or folders do not name classes of the label set."""
+
+
+class TrainingError(CompressError):
+    """Training diverged."""
 
 
 class SparsityError(CompressError):

@@ -29,7 +29,7 @@ from compress.errors import ExportError
 from compress.evaluate import onnx_scorer
 from compress.networks.network import Classifier
 from compress.prune import assert_nm
-from compress.quantize import QMAX, QMIN, freeze_weight_scales
+from compress.quantize import QMAX, QMIN, freeze_scales
 from contract.card import ModelCard
 from contract.preprocess import Preprocessing
 
@@ -80,7 +80,7 @@ def write_graph(network: Classifier, preprocessing: Preprocessing, path: Path) -
     size = (preprocessing.height, preprocessing.width)
     example = torch.zeros(2, *size, 3, dtype=torch.uint8)
     network.use_exportable_attention()
-    freeze_weight_scales(network)
+    freeze_scales(network)
     wrapped = _Scores(network).eval()
     with _quiet():
         program = torch.onnx.export(
@@ -113,7 +113,7 @@ def write_bundle(
     pruned: list[str],
     folder: Path,
 ) -> Parity:
-    """Export a network, check it, and put graph and card into ``folder`` in one step.
+    """Export a network, check it, and put graph and card into ``folder``, both or neither.
 
     Args:
         network: Maps [b, h, w, 3] pictures to [b, k] logits.
@@ -135,6 +135,8 @@ def write_bundle(
         check_sparsity(model, pruned)
         parity = check_parity(network, model, pictures)
         (unfinished / "card.json").write_text(card.to_json(), encoding="utf-8")
+        # A folder cannot be replaced by renaming. Killed between these two, a run has no bundle
+        # and makes it again.
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
     finally:

@@ -99,6 +99,6 @@ def assert_nm(weight: Tensor, name: str, when: str, n: int = 2, m: int = 4) -> N
 
 @torch.no_grad()
 def magnitude_masks(network: nn.Module, names: list[str]) -> Masks:
-    """Mask the named layers by the size of their weights, the paper's criterion."""
+    """Mask the named layers by the size of their weights."""
     weights = {f"{name}.weight": network.get_submodule(name).weight for name in names}
     return Masks({name: nm_mask(weight.abs()) for name, weight in weights.items()})  # type: ignore[operator]

@@ -6,6 +6,7 @@ modules emit explicit QuantizeLinear and DequantizeLinear.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -45,7 +46,8 @@ class _RoundToGrid(torch.autograd.Function):
         if not ctx.needs_input_grad[1]:
             return to_values, None
         slope = torch.where(inside, steps.round() - steps, steps.clamp(QMIN, QMAX))
-        # Keeps the scale's update as large, relative to itself, as a weight's (section 2.2).
+        # The source's factor (section 2.2). Adam divides it out of the scale's own step; it
+        # keeps this sum over a whole tensor from ruling the clipped norm of all gradients.
         balance = (values.numel() * QMAX) ** -0.5
         return to_values, ((gradient * slope).sum() * balance).reshape(scale.shape)
 
@@ -59,25 +61,34 @@ class ActivationQuantizer(nn.Module):
         learned: Whether training moves the scale.
     """
 
+    frozen_scale: Tensor
+
     def __init__(self, learned: bool) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.ones(()), requires_grad=learned)
+        # Its logarithm is trained: a step then changes the scale by a share of itself, however
+        # small it is, and it stays positive.
+        self.log_scale = nn.Parameter(torch.zeros(()), requires_grad=learned)
+        self.register_buffer("frozen_scale", torch.empty(()), persistent=False)
         self.on = False
+
+    @property
+    def scale(self) -> Tensor:
+        """The width of one step of the grid."""
+        return self.log_scale.exp()
 
     def forward(self, values: Tensor) -> Tensor:
         """Return ``values`` rounded to the grid; shape and meaning stay."""
         if torch.compiler.is_exporting():
-            return _export_q_dq(values, self.scale.detach(), axis=None)
+            return _export_q_dq(values, self.frozen_scale, axis=None)
         if not self.on:
             return values
-        scale = self.scale.clamp(min=_SMALLEST_SCALE)
-        rounded: Tensor = _RoundToGrid.apply(values.float(), scale)  # type: ignore[no-untyped-call]
+        rounded: Tensor = _RoundToGrid.apply(values.float(), self.scale)  # type: ignore[no-untyped-call]
         return rounded
 
     @torch.no_grad()
     def set_range(self, amax: float) -> None:
         """Make ``amax`` the largest magnitude that is represented without clipping."""
-        self.scale.fill_(max(amax / QMAX, _SMALLEST_SCALE))
+        self.log_scale.fill_(math.log(max(amax / QMAX, _SMALLEST_SCALE)))
 
 
 class WeightQuantizer(nn.Module):
@@ -174,11 +185,12 @@ def activation_quantizers(network: nn.Module) -> dict[str, ActivationQuantizer]:
     }
 
 
-def freeze_weight_scales(network: nn.Module) -> None:
-    """Make the scales of the weights as they are now constants of an exported graph."""
+def freeze_scales(network: nn.Module) -> None:
+    """Make all scales, as they are now, constants of an exported graph."""
     for module in network.modules():
         if isinstance(module, QuantLinear | QuantConv2d):
             module.weight_quantizer.frozen_scale = weight_scale(module.weight)
+            module.input_quantizer.frozen_scale = module.input_quantizer.scale.detach()
 
 
 def switch_on(network: nn.Module, on: bool = True) -> None:

@@ -1,7 +1,7 @@
 """The recipe: every decision of one compression, read from YAML and checked at the door.
 
 The only reader of YAML in the project. Values are frozen; unknown keys are refused. Defaults
-for what the paper does not state are listed in docs/method.md.
+are explained in docs/method.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,14 @@ Count = Annotated[int, Field(ge=1)]
 
 
 # What may change between a run and its resumption.
-_NOT_DECISIVE = {"run", "publish", "description", "licence", "checkpoint_every_s"}
+_NOT_DECISIVE: Any = {
+    "run": True,
+    "publish": True,
+    "description": True,
+    "licence": True,
+    "checkpoint_every_s": True,
+    "data": {"workers"},
+}
 
 
 class _Part(BaseModel):
@@ -37,7 +44,7 @@ class Network(_Part):
 
     Attributes:
         family: Which file of ``compress/networks`` knows it.
-        checkpoint: A local folder or file, or a name on the Hugging Face hub.
+        checkpoint: A local folder, or a name on the Hugging Face hub.
         architecture: Keyword arguments of the transformers configuration, for training from
             scratch.
         mean, std: Normalisation of 0..1 RGB; becomes part of the exported graph.
@@ -102,8 +109,8 @@ class Data(_Part):
         train: Folder of training pictures; every picture below it when ``labelled`` is false.
         evaluate: Folders to report accuracy on, by the name the report shows.
         labels: A label set's name, or the class names themselves.
-        labelled: False: folder names in ``train`` are ignored and the dense network's
-            predictions are the labels (the paper's unlabelled setting).
+        labelled: False: folder names in ``train`` are ignored and the predictions of each
+            stage's teacher are the labels.
         workers: Processes that decode pictures; 0 decodes in the training process.
     """
 
@@ -140,13 +147,13 @@ class Distill(_Part):
     """The mixed distillation loss of both stages, ``hard*H + soft*S + feature*F``.
 
     Attributes:
-        hard, soft, feature: Weights; the paper's are 1, 10 and 5.
+        hard, soft, feature: Weights; 1, 10 and 5 are reported for the paper.
         temperature: Of the soft term.
         feature_layers: How many of the last blocks are compared.
         agree_only: Compare features only on samples on which teacher and student predict the
-            same class, as the paper does.
+            same class.
         layer_weights: How stage 2 weights each layer's feature term by the stage-1 loss of that
-            layer: "inverse" (larger loss, smaller weight; the reading taken here) or "uniform".
+            layer: "inverse" or "softmax" (larger loss, smaller weight), "uniform", or "direct".
     """
 
     hard: NotNegative = 1.0
@@ -155,7 +162,7 @@ class Distill(_Part):
     temperature: Positive = 1.0
     feature_layers: Count = 4
     agree_only: bool = True
-    layer_weights: Literal["inverse", "uniform"] = "inverse"
+    layer_weights: Literal["inverse", "softmax", "uniform", "direct"] = "inverse"
 
 
 class Prune(_Part):
@@ -163,7 +170,7 @@ class Prune(_Part):
 
     Attributes:
         pattern: Survivors and group length along the reduction axis.
-        criterion: "magnitude" keeps the largest weights (the paper); "reconstruct" picks and
+        criterion: "magnitude" keeps the largest weights; "reconstruct" picks and
             corrects weights against calibration activations (Frantar and Alistarh 2023).
         calibration_images: Pictures that "reconstruct" sees, augmented as in training: on the
             plain pictures of few classes it fits those alone.

@@ -151,7 +151,10 @@ def _accuracy(outcome: Outcome) -> list[dict[str, Any]]:
     return [
         {
             "data": data,
-            **{name: result.scores[data].summary() for name, result in outcome.stages.items()},
+            **{
+                name: dataclasses.asdict(result.scores[data])
+                for name, result in outcome.stages.items()
+            },
         }
         for data in outcome.task.held_out
     ]

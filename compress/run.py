@@ -28,12 +28,17 @@ class Run:
         restart: Throw away what the folder holds.
 
     Raises:
-        CheckpointError: The folder was begun by another recipe.
+        CheckpointError: The folder was begun by another recipe, or holds something else.
     """
 
     def __init__(self, folder: Path, digest: str, *, restart: bool = False) -> None:
         self.folder = folder
         stamp = folder / "recipe.digest"
+        if not stamp.exists() and folder.exists() and any(folder.iterdir()):
+            raise CheckpointError(
+                f"expected an empty folder or an earlier run at {folder}, found other files. "
+                "Set another 'run' folder."
+            )
         if restart and stamp.exists():
             shutil.rmtree(folder)
         if stamp.exists() and stamp.read_text(encoding="utf-8").strip() != digest:
@@ -48,6 +53,10 @@ class Run:
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Keep ``state`` (tensors and plain values) as ``name``."""
         write_atomically(self.folder / f"{name}.pt", lambda path: torch.save(state, path))
+
+    def has(self, name: str) -> bool:
+        """Say whether something is kept as ``name``."""
+        return (self.folder / f"{name}.pt").exists()
 
     def load(self, name: str) -> dict[str, Any] | None:
         """Return what :meth:`save` kept as ``name``, or None.

@@ -125,7 +125,7 @@ def quantized_student(work: Work, sparse: Result, layers: list[Layer], masks: Ma
     loss = _distillation(work, sparse.network, student, sparse.history.layer_losses)
 
     def fit() -> History:
-        if work.run.load(checkpoint_name("quantized")) is None:
+        if not work.run.has(checkpoint_name("quantized")):
             pictures = _calibration(work, quantize.calibration_images)
             calibrate(student, pictures, quantize.observer, quantize.percentile)
         switch_on(student)

@@ -1,7 +1,8 @@
 """One run of the optimiser: steps, schedule, checkpoints. Knows no task and no loss.
 
-Every step depends on the seed, the step number and the state alone, so a run that is killed and
-resumed ends with the same weights as one that was not.
+Every step depends on the seed, the step number and the state alone, so on a CPU a run that is
+killed and resumed ends with the same weights, bit by bit, as one that was not. GPU kernels add in
+no fixed order; there the two are equal but for rounding.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from compress.data.folder import Batch
+from compress.errors import TrainingError
 
 if TYPE_CHECKING:
     from compress.distill import Losses
@@ -72,6 +74,9 @@ def train(stage: Stage, schedule: Schedule, run: Run, checkpoint_every_s: float 
 
     Returns:
         The record of the whole stage.
+
+    Raises:
+        TrainingError: The loss is no longer a number.
     """
     steps = total_steps(schedule, stage.steps_per_epoch)
     optimizer = _optimizer(stage.network, schedule)
@@ -81,6 +86,8 @@ def train(stage: Stage, schedule: Schedule, run: Run, checkpoint_every_s: float 
     since = time.monotonic()
     with tqdm(total=steps, initial=first, desc=stage.name, unit="step", dynamic_ncols=True) as bar:
         for step, batch in zip(range(first, steps), stage.batches(first), strict=False):
+            # Dropout, where a network has any, draws from here.
+            torch.manual_seed(step)
             rate = learning_rate(step, steps, schedule)
             losses = _step(stage, optimizer, schedule, batch, step, rate)
             meter.add(step, rate, losses, batch)
@@ -149,7 +156,9 @@ def _resume(stage: Stage, optimizer: torch.optim.Optimizer, meter: _Meter, run: 
     stage.network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
     vars(meter.history).update(state["history"])
-    meter.terms, meter.layers = state["terms"], state["layers"]
+    device = next(stage.network.parameters()).device
+    meter.terms = [_to(device, terms) for terms in state["terms"]]
+    meter.layers = _to(device, state["layers"])
     return int(state["step"])
 
 
@@ -207,8 +216,17 @@ class _Meter:
             name: torch.stack([terms[name] for terms in self.terms]).mean().item()
             for name in self.terms[0]
         }
+        if not all(math.isfinite(mean) for mean in means.values()):
+            shown = ", ".join(f"{name} {mean:.3g}" for name, mean in means.items())
+            raise TrainingError(
+                f"training diverged before step {step}: {shown}. Lower the learning rate."
+            )
         self.history.points.append({"step": step, "rate": rate, **means})
         self.terms.clear()
+
+
+def _to(device: torch.device, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.to(device) for name, value in values.items()}
 
 
 def _shown(point: dict[str, float]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,24 +45,32 @@ class LabelSet:
     def index(self, label: str) -> int | None:
         """Return the class that a folder or a user means by ``label``, or None.
 
-        An id, a whole name, or one of its comma-separated synonyms, whatever its case and
-        with ``_`` for a blank. A word that several classes share ("crane") means none of them.
+        An id or a whole name; else one of these whatever its case and with ``_`` for a blank;
+        else one of a name's comma-separated synonyms in the same way. The first of the three
+        that fits counts; where several classes fit in it ("crane"), none is meant.
 
         >>> digits = inline(["zero", "one"])
         >>> digits.index("One"), digits.index("two")
         (1, None)
         """
-        return self._by_label.get(_folded(label))
+        folded = _folded(label)
+        for classes in (self._exact.get(label), self._whole.get(folded), self._part.get(folded)):
+            if classes:
+                return next(iter(classes)) if len(classes) == 1 else None
+        return None
 
     @functools.cached_property
-    def _by_label(self) -> dict[str, int]:
-        found: dict[str, int] = {}
-        shared: set[str] = set()
-        for index, (label_id, name) in enumerate(zip(self.ids, self.names, strict=True)):
-            for word in {_folded(label_id), _folded(name), *map(_folded, name.split(","))}:
-                if found.setdefault(word, index) != index:
-                    shared.add(word)
-        return {word: index for word, index in found.items() if word not in shared}
+    def _exact(self) -> dict[str, set[int]]:
+        return _classes_by_word(zip(self.ids, self.names, strict=True))
+
+    @functools.cached_property
+    def _whole(self) -> dict[str, set[int]]:
+        pairs = zip(self.ids, self.names, strict=True)
+        return _classes_by_word(map(_folded, pair) for pair in pairs)
+
+    @functools.cached_property
+    def _part(self) -> dict[str, set[int]]:
+        return _classes_by_word(map(_folded, name.split(",")) for name in self.names)
 
 
 def inline(names: list[str]) -> LabelSet:
@@ -98,6 +107,14 @@ def load(name: str) -> LabelSet:
 def available() -> list[str]:
     """Return the names of the label sets that ship with this package."""
     return sorted(path.stem for path in _SETS.glob("*.tsv"))
+
+
+def _classes_by_word(words_of_classes: Iterable[Iterable[str]]) -> dict[str, set[int]]:
+    classes: dict[str, set[int]] = {}
+    for index, words in enumerate(words_of_classes):
+        for word in words:
+            classes.setdefault(word, set()).add(index)
+    return classes
 
 
 def _folded(label: str) -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 UNLABELLED = -1
+_CROP_TRIES = 10
 
 
 @dataclass(frozen=True)
@@ -173,12 +174,27 @@ def _collate(items: list[_Sample | tuple[str, str]]) -> Batch:
 def _random_box(
     size_px: tuple[int, int], augment: Augment, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """Draw a crop as Szegedy et al. 2015 do: a share of the area and an aspect ratio."""
+    """Draw a crop by its share of the area and its aspect ratio.
+
+    What sticks out of the picture is drawn again; where nothing fits, as with strips, the middle
+    is taken, as large as the largest aspect ratio allows.
+
+    Source: Szegedy et al., "Going deeper with convolutions", CVPR 2015, section 6.
+    """
     width, height = size_px
-    area = rng.uniform(*augment.crop_scale) * width * height
-    aspect = np.exp(rng.uniform(-1, 1) * np.log(augment.crop_aspect))
-    crop_width = min(float(np.sqrt(area * aspect)), width)
-    crop_height = min(float(np.sqrt(area / aspect)), height)
+    for _ in range(_CROP_TRIES):
+        area = rng.uniform(*augment.crop_scale) * width * height
+        aspect = np.exp(rng.uniform(-1, 1) * np.log(augment.crop_aspect))
+        crop_width, crop_height = float(np.sqrt(area * aspect)), float(np.sqrt(area / aspect))
+        # Half a pixel of grace: at full scale rounding alone may exceed the picture.
+        if crop_width <= width + 0.5 and crop_height <= height + 0.5:
+            break
+    else:
+        crop_width = min(width, height * augment.crop_aspect)
+        crop_height = min(height, width * augment.crop_aspect)
+        left, top = (width - crop_width) / 2, (height - crop_height) / 2
+        return left, top, left + crop_width, top + crop_height
+    crop_width, crop_height = min(crop_width, width), min(crop_height, height)
     left = rng.uniform(0, width - crop_width)
     top = rng.uniform(0, height - crop_height)
     return left, top, left + crop_width, top + crop_height

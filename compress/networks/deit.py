@@ -158,7 +158,8 @@ def _from_transformers(checkpoint: str) -> PreTrainedModel:
             dtype=torch.float32,
         )
     except _UNREADABLE as error:
-        raise CheckpointError(f"cannot load {checkpoint}: {error}") from error
+        place = "" if Path(checkpoint).is_dir() else "there is no such folder, and the hub said: "
+        raise CheckpointError(f"cannot load {checkpoint}: {place}{error}") from error
     body: PreTrainedModel = loaded[0]
     found = loaded[1]
     if mismatched := sorted(found["mismatched_keys"]):

@@ -42,10 +42,10 @@ class OpenVinoNetwork:
             reader = frontend.FrontEndManager().load_by_framework("onnx")
             graph = reader.convert(reader.load(str(path)))
             compiled = _core().compile_model(graph, "CPU", _OPTIONS)
+            self.inputs = tuple(map(_spec, compiled.inputs))
+            self.outputs = tuple(map(_spec, compiled.outputs))
         except _ERRORS as error:
             raise ModelError(f"OpenVINO refuses {path.name}: {_gist(error, path)}") from error
-        self.inputs = tuple(map(_spec, compiled.inputs))
-        self.outputs = tuple(map(_spec, compiled.outputs))
         self._path = path
         self._request = compiled.create_infer_request()
 

@@ -107,4 +107,4 @@ def test_calibration_changes_nothing_but_the_scales(network):
     changed = {
         name for name, value in network.state_dict().items() if not torch.equal(value, before[name])
     }
-    assert changed == {name for name in before if name.endswith("input_quantizer.scale")}
+    assert changed == {name for name in before if name.endswith("input_quantizer.log_scale")}

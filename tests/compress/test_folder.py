@@ -55,6 +55,8 @@ def test_a_stream_resumed_at_any_step_goes_on_as_the_unbroken_one(root):
         assert same(take(training(root), 10 - first, first_step=first), unbroken[first:])
 
 
+# From Python 3.12 on, forking beside any other thread warns.
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_pictures_are_the_same_whoever_decodes_them(root):
     assert same(take(training(root), 4, workers=1), take(training(root), 4))
 

@@ -31,7 +31,24 @@ def test_synonyms_count_whatever_their_case_and_blanks(word):
     assert IMAGENET.index(word) == 0
 
 
-@pytest.mark.parametrize("word", ["crane", "Maillot"])
+@pytest.mark.parametrize("word", ["partridge", "cardigan", "Harp", "maillot", "missile"])
+def test_a_whole_name_comes_before_the_same_word_as_a_synonym(word):
+    assert IMAGENET.names[IMAGENET.index(word)] == word.lower()
+
+
+def test_every_class_is_found_by_its_id_and_by_its_name_unless_another_has_the_same_name():
+    for index, (synset, name) in enumerate(zip(IMAGENET.ids, IMAGENET.names, strict=True)):
+        assert IMAGENET.index(synset) == index
+        assert IMAGENET.index(name) == (None if name == "crane" else index)
+
+
+def test_names_that_differ_only_in_case_are_told_apart():
+    letters = labels.inline(["a", "A"])
+
+    assert (letters.index("a"), letters.index("A")) == (0, 1)
+
+
+@pytest.mark.parametrize("word", ["crane", "Crane"])
 def test_a_word_that_two_classes_share_means_neither(word):
     assert IMAGENET.index(word) is None
 
