@@ -95,8 +95,6 @@ def onnx_scorer(model: Path, classes: int | None = None) -> Scorer:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # Without it, INT8 sums saturate at 16 bits on x86 processors that have no VNNI.
-    options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except (faults.Fail, faults.InvalidProtobuf, faults.InvalidGraph) as error:

@@ -95,7 +95,6 @@ def machine() -> str:
 def _onnxruntime(model: Path) -> Callable[[np.ndarray], Any]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return lambda pictures: session.run(None, {"image": pictures})
 

@@ -33,8 +33,6 @@ class OnnxRuntimeNetwork:
     def __init__(self, path: Path) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        # Without it, INT8 sums saturate at 16 bits on x86 processors that have no VNNI.
-        options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             self._session = onnxruntime.InferenceSession(
                 path, options, providers=["CPUExecutionProvider"]

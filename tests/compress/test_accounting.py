@@ -7,7 +7,7 @@ from tests.compress import tiny
 
 
 def test_a_pruned_int8_layer_is_6_4_times_smaller_and_32_times_less_work():
-    layer = LayerCost("w", parameters=1024, macs=5000, sparse=True, bits=8)
+    layer = LayerCost("w", parameters=1024, scales=17, macs=5000, sparse=True, bits=8)
 
     # Four weights: 2 * 8 bits and 2 * 2 bits of index instead of 4 * 32.
     assert 1024 * 32 / layer.stored_bits == 6.4
@@ -19,7 +19,7 @@ def test_a_pruned_int8_layer_is_6_4_times_smaller_and_32_times_less_work():
     [(False, 32, 1, 1), (False, 8, 4, 16), (True, 32, 64 / 34, 2), (True, 4, 128 / 12, 128)],
 )
 def test_other_formats_by_hand(sparse, bits, stored, operations):
-    layer = LayerCost("w", parameters=64, macs=640, sparse=sparse, bits=bits)
+    layer = LayerCost("w", parameters=64, scales=9, macs=640, sparse=sparse, bits=bits)
 
     assert 64 * 32 / layer.stored_bits == pytest.approx(stored)
     assert 640 / layer.float_macs == pytest.approx(operations)
@@ -46,10 +46,11 @@ def test_multiply_accumulates_of_a_linear_and_a_conv_by_hand():
     assert (linear.name, linear.macs) == ("linear", 8 * 5)
     assert (conv.parameters, linear.parameters) == (96, 40)
     assert total.dense_macs == 9 * 12 * 8 + 8 * 5
-    # Weights and biases; only conv is sparse, and biases stay float.
+    # Weights, biases and scales; only conv is sparse, and biases stay float. A scale for each of
+    # 8 + 5 output channels and for each of the two inputs.
     assert total.parameters == 96 + 8 + 40 + 5
     assert total.dense_bytes == 149 * 4
-    assert total.compressed_bytes == (96 // 4 * 20 + 40 * 8 + 13 * 32) // 8
+    assert total.compressed_bytes == (96 // 4 * 20 + 40 * 8 + 13 * 32 + (13 + 2) * 32) // 8
     assert total.float_macs == pytest.approx(9 * 12 * 8 / 32 + 8 * 5 / 16)
 
 
@@ -73,7 +74,7 @@ def test_totals_of_a_vit_add_up(network):
     assert not by_name["body.classifier"].sparse
     everything = sum(parameter.numel() for parameter in network.parameters())
     in_layers = sum(entry.parameters for entry in costs)
-    stored = sum(entry.stored_bits for entry in costs) / 8
+    stored = sum(entry.stored_bits + 32 * entry.scales for entry in costs) / 8
     assert total.parameters == everything
     assert total.compressed_bytes == int(stored + 4 * (everything - in_layers))
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -57,7 +59,6 @@ def test_a_network_with_one_answer_for_everything_is_right_once_a_class(images):
     score = evaluate(lambda batch: np.zeros((len(batch), 3), np.float32), images, "constant")
 
     assert score.top1 == pytest.approx(1 / 3)
-    assert score.predictions == [0] * 12
 
 
 def test_top1_and_top5_by_hand(tmp_path):
@@ -76,7 +77,6 @@ def test_top1_and_top5_by_hand(tmp_path):
     found = evaluate(score, folder, "by hand")
 
     assert (found.top1, found.top5, found.images) == (2 / 6, 4 / 6, 6)
-    assert found.predictions == [0] * 6
 
 
 def test_damaged_pictures_are_named_and_not_counted(images):
@@ -86,7 +86,7 @@ def test_damaged_pictures_are_named_and_not_counted(images):
 
     assert (found.top1, found.images) == (1.0, 11)
     assert list(found.skipped) == [str(images.files[5][0])]
-    assert found.summary() == {
+    assert dataclasses.asdict(found) == {
         "top1": 1.0,
         "top5": 1.0,
         "images": 11,

@@ -32,11 +32,13 @@ def test_restart_throws_the_earlier_run_away(tmp_path, digest):
     assert [entry.name for entry in (tmp_path / "run").iterdir()] == ["recipe.digest"]
 
 
-def test_restart_deletes_no_folder_that_is_not_a_run(tmp_path):
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_folder_with_somebody_elses_files_never_becomes_a_run(tmp_path, restart):
     precious = tmp_path / "thesis.txt"
     precious.write_text("years of work")
 
-    Run(tmp_path, "one", restart=True)
+    with pytest.raises(CheckpointError, match="found other files"):
+        Run(tmp_path, "one", restart=restart)
 
     assert precious.read_text() == "years of work"
 
