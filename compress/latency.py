@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import platform
 import statistics
@@ -17,7 +18,9 @@ import onnx
 import onnxruntime
 import openvino
 
-_WARM_UP = 3
+# Calls of one contender in a row: those that do not count, then those that do.
+_WARM_UP = 2
+_BURST = 5
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,15 @@ def compare(
 ) -> list[Latency]:
     """Time a float32 graph in ONNX Runtime against an INT8 graph in the embedded runtimes.
 
-    Calls of all contenders alternate, so that whatever else the machine does hits all of them.
+    Contenders take turns, so that whatever else the machine does hits all of them, in bursts of a
+    few calls: threads of one runtime spin for a while after a call and would slow the next one.
 
     Args:
         float32: The dense network's graph; the baseline.
         int8: The compressed network's graph.
         batches: Batch sizes.
-        repeats: Calls of each contender; the median counts.
+        repeats: Counted calls of each contender, rounded up to whole bursts; the median is
+            reported.
     """
     contenders: list[tuple[str, Callable[[np.ndarray], Any]]] = [
         ("ONNX Runtime, float32", _onnxruntime(float32)),
@@ -64,18 +69,26 @@ def compare(
     for batch in batches:
         pictures = rng.integers(0, 256, (batch, height, width, 3), dtype=np.uint8)
         times: dict[str, list[float]] = {name: [] for name, _ in contenders}
-        for turn in range(_WARM_UP + repeats):
+        for _turn in range(math.ceil(repeats / _BURST)):
             for name, run in contenders:
-                began = time.perf_counter()
-                run(pictures)
-                if turn >= _WARM_UP:
-                    times[name].append((time.perf_counter() - began) * 1000)
+                times[name] += _burst_ms(run, pictures)
         medians = {name: statistics.median(taken) for name, taken in times.items()}
         baseline = medians[contenders[0][0]]
         results += [
             Latency(name, batch, median, baseline / median) for name, median in medians.items()
         ]
     return results
+
+
+def _burst_ms(run: Callable[[np.ndarray], Any], pictures: np.ndarray) -> list[float]:
+    for _ in range(_WARM_UP):
+        run(pictures)
+    taken = []
+    for _ in range(_BURST):
+        began = time.perf_counter()
+        run(pictures)
+        taken.append((time.perf_counter() - began) * 1000)
+    return taken
 
 
 def machine() -> str:
