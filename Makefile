@@ -9,7 +9,7 @@ PORT := 8000
 SOURCES := contract compress service tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix test-system test-gpu bench constraints clean
+.PHONY: help demo test check fix test-plan test-system test-gpu bench constraints clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,6 +53,16 @@ fix: $(VENV)/.dev  ## Format and mend what can be mended automatically.
 test-system: $(VENV)/.system  ## Run the tests against a real Triton and a real browser.
 	$(BIN)/python -m pytest -m 'triton or browser' tests/system
 
+$(VENV)-plan/.plan: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-plan
+	$(VENV)-plan/bin/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
+	$(VENV)-plan/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[plan]' pytest
+	@touch $@
+
+test-plan: $(VENV)-plan/.plan  ## Test what runs on a Jetson, without PyTorch: make test-plan PYTHON=python3.10
+	$(VENV)-plan/bin/python -m pytest --noconftest tests/plan tests/contract
+
 test-gpu: $(VENV)/.dev  ## Run the tests that need an NVIDIA GPU.
 	$(BIN)/python -m pytest -m gpu tests/system/test_gpu.py
 
@@ -67,4 +77,4 @@ constraints:  ## Resolve the pinned versions anew (needs uv).
 	mv constraints.tmp constraints.txt && rm constraints.new
 
 clean:  ## Remove the environment and every run.
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(VENV)-plan runs
