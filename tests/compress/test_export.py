@@ -305,3 +305,12 @@ def test_a_distilled_deit_exports_as_well(tmp_path):
     parity = export.write_bundle(network, CARD, [tiny.pictures(64)], [], tmp_path / "bundle")
 
     assert parity.agreement >= 0.98
+
+
+def test_a_picture_between_two_classes_may_tip_either_way_and_a_clear_one_may_not():
+    network = np.array([[0.41, 0.40, 0.19], [0.70, 0.20, 0.10]], np.float32)
+    tipped = np.array([[0.40, 0.41, 0.19], [0.70, 0.20, 0.10]], np.float32)
+    wrong = np.array([[0.41, 0.40, 0.19], [0.20, 0.70, 0.10]], np.float32)
+
+    assert export._compare(network, tipped).agreement == 1
+    assert export._compare(network, wrong).agreement == 0
