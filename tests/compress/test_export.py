@@ -312,5 +312,8 @@ def test_a_picture_between_two_classes_may_tip_either_way_and_a_clear_one_may_no
     tipped = np.array([[0.40, 0.41, 0.19], [0.70, 0.20, 0.10]], np.float32)
     wrong = np.array([[0.41, 0.40, 0.19], [0.20, 0.70, 0.10]], np.float32)
 
+    third = np.array([[0.40, 0.19, 0.41], [0.70, 0.20, 0.10]], np.float32)
     assert export._compare(network, tipped).agreement == 1
-    assert export._compare(network, wrong).agreement == 0
+    assert export._compare(network, wrong).agreement == 0.5
+    # Wavering between two classes does not excuse a third one.
+    assert export._compare(network, third).agreement == 0.5
