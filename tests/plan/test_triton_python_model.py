@@ -1,5 +1,6 @@
 """The program that Triton's Python backend runs, between stand-ins for the server's own objects."""
 
+import importlib.util
 import sys
 from types import SimpleNamespace
 
@@ -7,15 +8,18 @@ import numpy as np
 import pytest
 
 from compress.plan.repository import publish
+from compress.plan.triton_python_model import TritonPythonModel
 from tests.bundles import colour_card, colour_graph, colour_scores, write_bundle
 
-pytest.importorskip("onnxruntime")
-from compress.plan.triton_python_model import TritonPythonModel
+RUNTIMES = ("openvino", "onnxruntime")
 
 
-@pytest.fixture
-def model(monkeypatch, tmp_path):
+@pytest.fixture(params=RUNTIMES)
+def model(request, monkeypatch, tmp_path):
     """Return the model as the server has it after loading; requests are lists of pictures."""
+    pytest.importorskip(request.param)
+    for runtime in RUNTIMES[: RUNTIMES.index(request.param)]:
+        hide(monkeypatch, runtime)
     server = SimpleNamespace(
         get_input_tensor_by_name=lambda request, name: SimpleNamespace(
             as_numpy=lambda: request[name]
@@ -29,6 +33,15 @@ def model(monkeypatch, tmp_path):
     loaded = TritonPythonModel()
     loaded.initialize({"model_repository": str(tmp_path / "colours"), "model_version": "1"})
     return loaded
+
+
+def hide(monkeypatch, package):
+    """Make a package look as if it were not installed."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == package else find_spec(name)
+    )
+    monkeypatch.setitem(sys.modules, package, None)
 
 
 def test_requests_that_wait_together_each_get_their_own_rows(model):

@@ -29,8 +29,7 @@ from tritonclient.utils import InferenceServerException
 CACHE = Path(__file__).parents[2] / ".cache" / "triton"
 WHEEL = "nvidia-pytriton==0.7.0"
 # With NumPy 2 the Python backend of this server answers OK with a tensor of zero bytes.
-# Releases of ONNX Runtime differ in the last bits, so the server gets the one that we compare to.
-MODEL_PACKAGES = ("numpy==1.26.4", f"onnxruntime=={metadata.version('onnxruntime')}")
+NUMPY = "numpy==1.26.4"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 START_TIMEOUT_S = 60.0
 
@@ -58,8 +57,12 @@ class Installation:
         return {**os.environ, "PATH": path, "LD_LIBRARY_PATH": libraries}
 
 
-def install() -> Installation:
-    """Return the server, fetched and assembled at the first call."""
+def install(runtime: str) -> Installation:
+    """Return the server, fetched and assembled at the first call.
+
+    Args:
+        runtime: The package that runs networks in its Python backend.
+    """
     _require_platform()
     folder = CACHE / f"{WHEEL.replace('==', '-')}-{PYTHON}"
     if not folder.exists():
@@ -68,10 +71,12 @@ def install() -> Installation:
         _assemble(half_done)
         half_done.rename(folder)
     # The environment names its own path in its programs, so it is made in place.
-    environment = folder / "-".join(["environment", *MODEL_PACKAGES])
+    # Releases of a runtime differ in the last bits, so it gets the one that we compare to.
+    packages = (NUMPY, f"{runtime}=={metadata.version(runtime)}")
+    environment = folder / "-".join(["environment", *packages])
     if not (environment / "complete").exists():
         venv.create(environment, clear=True, with_pip=True)
-        _pip(environment / "bin" / "python", "install", *MODEL_PACKAGES)
+        _pip(environment / "bin" / "python", "install", *packages)
         (environment / "complete").touch()
     return Installation(folder / "wheel", environment)
 
