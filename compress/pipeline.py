@@ -36,7 +36,7 @@ def compress(recipe: Recipe, *, restart: bool = False) -> Path:
     dense = stages.dense_teacher(work)
     layers = stages.layers_of(work, dense.network)
     sparse, masks = stages.sparse_student(work, dense, layers)
-    quantized = stages.quantized_student(work, sparse, layers, masks)
+    quantized = stages.quantized_student(work, dense, sparse, layers, masks)
 
     outcome = report.Outcome(recipe, work.task, layers, masks, dense, sparse, quantized)
     bundle = run.folder / "bundle"

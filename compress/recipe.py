@@ -148,21 +148,26 @@ class Distill(_Part):
 
     Attributes:
         hard, soft, feature: Weights; 1, 10 and 5 are reported for the paper.
+        hard_label: What the hard term learns: "given" labels, or the class that the "teacher" of
+            the stage predicts. Without labels it is the teacher's in any case.
         temperature: Of the soft term.
         feature_layers: How many of the last blocks are compared.
         agree_only: Compare features only on samples on which teacher and student predict the
             same class.
         layer_weights: How stage 2 weights each layer's feature term by the stage-1 loss of that
             layer: "inverse" or "softmax" (larger loss, smaller weight), "uniform", or "direct".
+        freeze_head: Keep the teacher's head, which few classes or few pictures would bend.
     """
 
     hard: NotNegative = 1.0
     soft: NotNegative = 10.0
     feature: NotNegative = 5.0
+    hard_label: Literal["given", "teacher"] = "given"
     temperature: Positive = 1.0
     feature_layers: Count = 4
     agree_only: bool = True
     layer_weights: Literal["inverse", "softmax", "uniform", "direct"] = "inverse"
+    freeze_head: bool = False
 
 
 class Prune(_Part):
@@ -187,6 +192,7 @@ class Quantize(_Part):
     """Stage 2: the INT8 student of the sparse float teacher.
 
     Attributes:
+        teacher: "sparse", the student of stage 1, or "dense", the network it came from.
         observer: How activation ranges are found: "max" or "percentile".
         percentile: Share of absolute values inside the range, in percent.
         calibration_images: Pictures the observers see.
@@ -194,6 +200,7 @@ class Quantize(_Part):
         schedule: Quantisation-aware training; None leaves it at calibration.
     """
 
+    teacher: Literal["sparse", "dense"] = "sparse"
     weights: Literal["int8"] = "int8"
     activations: Literal["int8"] = "int8"
     observer: Literal["max", "percentile"] = "percentile"

@@ -101,7 +101,7 @@ def layers_of(work: Work, network: Classifier) -> list[Layer]:
 
 def sparse_student(work: Work, dense: Result, layers: list[Layer]) -> tuple[Result, Masks]:
     """Stage 1: prune a copy of the dense network 2:4 and distil the dense one into it."""
-    student = copy.deepcopy(dense.network).requires_grad_(True)
+    student = _copy_to_train(work, dense.network, layers)
     masks = _masks(work, student, layers)
     prune = work.recipe.prune
     loss = _distillation(work, dense.network, student, {})
@@ -116,13 +116,16 @@ def sparse_student(work: Work, dense: Result, layers: list[Layer]) -> tuple[Resu
     return result, masks
 
 
-def quantized_student(work: Work, sparse: Result, layers: list[Layer], masks: Masks) -> Result:
-    """Stage 2: quantise a copy of the sparse network and distil the sparse one into it."""
+def quantized_student(
+    work: Work, dense: Result, sparse: Result, layers: list[Layer], masks: Masks
+) -> Result:
+    """Stage 2: quantise a copy of the sparse network and distil its teacher into it."""
     quantize = work.recipe.quantize
-    student = copy.deepcopy(sparse.network).requires_grad_(True)
+    student = _copy_to_train(work, sparse.network, layers)
     reads = {layer.name: layer.reads for layer in layers}
     insert_quantizers(student, reads, learned=quantize.learned_scales)
-    loss = _distillation(work, sparse.network, student, sparse.history.layer_losses)
+    teacher = {"sparse": sparse, "dense": dense}[quantize.teacher].network
+    loss = _distillation(work, teacher, student, sparse.history.layer_losses)
 
     def fit() -> History:
         if not work.run.has(checkpoint_name("quantized")):
@@ -142,6 +145,15 @@ def feature_layers(work: Work, network: Classifier) -> list[str]:
     """Name the late blocks whose outputs distillation compares."""
     blocks = FAMILIES[work.recipe.network.family].blocks(network.body)
     return [f"body.{name}" for name in blocks[-work.recipe.distill.feature_layers :]]
+
+
+def _copy_to_train(work: Work, network: Classifier, layers: list[Layer]) -> Classifier:
+    student = copy.deepcopy(network).requires_grad_(True)
+    if work.recipe.distill.freeze_head:
+        for layer in layers:
+            if layer.role == "head":
+                student.get_submodule(layer.name).requires_grad_(False)
+    return student
 
 
 def _dense_network(work: Work) -> Classifier:
@@ -204,7 +216,8 @@ def _distillation(
     compare = MixedDistillation(teacher, student, weights)
 
     def loss(batch: Batch, step: int) -> Losses:
-        return compare(*_inputs(work, batch, step))
+        images, labels = _inputs(work, batch, step)
+        return compare(images, labels if settings.hard_label == "given" else None)
 
     return loss
 

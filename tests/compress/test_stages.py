@@ -1,4 +1,5 @@
 import copy
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,8 @@ import pytest
 import torch
 
 from compress import stages
-from compress.distill import layer_weights, soft_loss
+from compress.data.folder import Batch
+from compress.distill import hard_loss, layer_weights, soft_loss
 from compress.errors import RecipeError
 from compress.quantize import activation_quantizers
 from compress.run import Run
@@ -43,14 +45,7 @@ def test_the_teacher_of_stage_one_is_the_dense_network_and_stays_as_it_is(folder
 
     sparse, _ = stages.sparse_student(at, dense, stages.layers_of(at, dense.network))
 
-    images = torch.cat(
-        [
-            batch.images
-            for _, batch in zip(
-                range(6), at.task.batches(at.recipe.prune.schedule, 0), strict=False
-            )
-        ]
-    )
+    images = torch.cat([batch.images for batch in _epoch(at)])
     with torch.inference_mode():
         expected = soft_loss(sparse.network(images), dense.network(images))
     assert expected > 1e-3
@@ -59,14 +54,17 @@ def test_the_teacher_of_stage_one_is_the_dense_network_and_stays_as_it_is(folder
     assert all(torch.equal(value, before[name]) for name, value in weights(dense).items())
 
 
-def test_the_teacher_of_stage_two_is_the_sparse_network_and_not_the_dense_one(folder):
-    at = work(folder, prune__schedule=None, quantize__schedule=STANDSTILL)
+@pytest.mark.parametrize("teacher", ["sparse", "dense"])
+def test_the_teacher_of_stage_two_is_the_network_that_the_recipe_names(folder, teacher):
+    at = work(
+        folder, prune__schedule=None, quantize__schedule=STANDSTILL, quantize__teacher=teacher
+    )
     dense = stages.dense_teacher(at)
     layers = stages.layers_of(at, dense.network)
     sparse, masks = stages.sparse_student(at, dense, layers)
     before = weights(sparse)
 
-    quantized = stages.quantized_student(at, sparse, layers, masks)
+    quantized = stages.quantized_student(at, dense, sparse, layers, masks)
 
     images = torch.cat(at.task.calibration(24))
     with torch.inference_mode():
@@ -74,8 +72,48 @@ def test_the_teacher_of_stage_two_is_the_sparse_network_and_not_the_dense_one(fo
         to_dense = soft_loss(quantized.network(images), dense.network(images)).item()
     (point,) = quantized.history.points
     assert to_dense > 10 * to_sparse
-    assert point["soft"] == pytest.approx(to_sparse, rel=1e-2)
+    expected = {"sparse": to_sparse, "dense": to_dense}[teacher]
+    assert point["soft"] == pytest.approx(expected, rel=1e-2)
     assert all(torch.equal(value, before[name]) for name, value in weights(sparse).items())
+
+
+def test_the_hard_term_learns_the_teachers_class_where_the_recipe_says_so(folder):
+    terms = {}
+    for source in ("given", "teacher"):
+        at = work(
+            folder / source,
+            prune__schedule=STANDSTILL,
+            teacher__epochs=1,
+            distill__hard_label=source,
+            **_data(folder),
+        )
+        dense = stages.dense_teacher(at)
+        sparse, _ = stages.sparse_student(at, dense, stages.layers_of(at, dense.network))
+        images, labels = zip(*(at.task.inputs(batch, 0) for batch in _epoch(at)), strict=True)
+        with torch.inference_mode():
+            wanted = torch.cat(labels) if source == "given" else None
+            logits = sparse.network(torch.cat(images))
+            predicted = dense.network(torch.cat(images)).argmax(dim=-1)
+        expected = hard_loss(logits, predicted if wanted is None else wanted)
+        (point,) = sparse.history.points
+        assert point["hard"] == pytest.approx(expected.item(), rel=1e-3)
+        terms[source] = point["hard"]
+
+    assert terms["given"] != pytest.approx(terms["teacher"], rel=1e-2)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_frozen_head_is_the_dense_networks_to_the_end(folder, frozen):
+    at = work(folder, distill__freeze_head=frozen)
+    dense = stages.dense_teacher(at)
+    layers = stages.layers_of(at, dense.network)
+    sparse, masks = stages.sparse_student(at, dense, layers)
+    quantized = stages.quantized_student(at, dense, sparse, layers, masks)
+
+    for result in (sparse, quantized):
+        for name in ("body.classifier.weight", "body.classifier.bias"):
+            kept = result.network.get_parameter(name)
+            assert torch.equal(kept, dense.network.get_parameter(name)) == frozen
 
 
 @pytest.mark.parametrize("reading", ["inverse", "uniform"])
@@ -90,7 +128,7 @@ def test_stage_one_losses_weight_the_layers_of_stage_two(folder, reading):
     layers = stages.layers_of(at, dense.network)
     sparse, masks = stages.sparse_student(at, dense, layers)
 
-    history = stages.quantized_student(at, sparse, layers, masks).history
+    history = stages.quantized_student(at, dense, sparse, layers, masks).history
 
     weight = layer_weights(sparse.history.layer_losses, reading)
     found = history.layer_losses
@@ -108,7 +146,7 @@ def test_every_quantizer_is_calibrated_and_on_in_the_result(folder):
     sparse, masks = stages.sparse_student(at, dense, layers)
 
     for _ in range(2):  # made, and found in the run's folder
-        result = stages.quantized_student(at, sparse, layers, masks)
+        result = stages.quantized_student(at, dense, sparse, layers, masks)
         quantizers = activation_quantizers(result.network).values()
         assert len(quantizers) == 10
         assert all(quantizer.on for quantizer in quantizers)
@@ -123,14 +161,14 @@ def test_scales_learn_only_where_the_recipe_says_so(folder):
         dense = stages.dense_teacher(at)
         layers = stages.layers_of(at, dense.network)
         sparse, masks = stages.sparse_student(at, dense, layers)
-        trained = stages.quantized_student(at, sparse, layers, masks)
+        trained = stages.quantized_student(at, dense, sparse, layers, masks)
         still = work(
             folder / f"still {learned}",
             quantize__learned_scales=learned,
             quantize__schedule=None,
             **_data(folder),
         )
-        calibrated = stages.quantized_student(still, sparse, layers, masks)
+        calibrated = stages.quantized_student(still, dense, sparse, layers, masks)
         pairs = zip(
             activation_quantizers(trained.network).values(),
             activation_quantizers(calibrated.network).values(),
@@ -139,6 +177,12 @@ def test_scales_learn_only_where_the_recipe_says_so(folder):
         moved[learned] = any(one.scale != other.scale for one, other in pairs)
 
     assert moved == {True: True, False: False}
+
+
+def _epoch(at: Work) -> list[Batch]:
+    """Return the six batches of an epoch of stage 1."""
+    assert at.recipe.prune.schedule
+    return list(itertools.islice(at.task.batches(at.recipe.prune.schedule, 0), 6))
 
 
 def _data(folder: Path) -> dict[str, Any]:
