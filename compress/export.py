@@ -1,8 +1,8 @@
 """From a student to a bundle: ``model.onnx`` and ``card.json`` in one folder.
 
 The graph is the contract of docs/contract.md: uint8 NHWC in, normalisation first, explicit Q/DQ,
-INT8 weights stored as INT8. It is refused when a mask is broken or when ONNX Runtime does not
-compute what the network computes.
+weights stored in the format they are quantised to. It is refused when a mask is broken or when
+ONNX Runtime does not compute what the network computes.
 """
 
 from __future__ import annotations
@@ -22,19 +22,17 @@ import numpy.typing as npt
 import onnx
 import onnx_ir.passes.common as graph_passes
 import torch
-from onnx import numpy_helper
 from torch import Tensor, nn
 
+from compress import attention, qdq
 from compress.errors import ExportError
 from compress.evaluate import onnx_scorer
 from compress.networks.network import Classifier
 from compress.prune import assert_nm
-from compress.quantize import QMAX, QMIN, freeze_scales
+from compress.quantize import formats_of, freeze_scales
 from contract.card import ModelCard
 from contract.preprocess import Preprocessing
 
-# TensorRT 8.6 knows no later Gelu and documents opset 17; ONNX Runtime has a fault at 21.
-OPSET = 18
 PARITY_IMAGES = 64
 # Two correct implementations round a few activations to neighbouring integers, which moves
 # probabilities a little; a wrong graph moves them a lot, and everywhere.
@@ -82,7 +80,8 @@ def write_graph(network: Classifier, preprocessing: Preprocessing, path: Path) -
     """
     size = (preprocessing.height, preprocessing.width)
     example = torch.zeros(2, *size, 3, dtype=torch.uint8)
-    network.use_exportable_attention()
+    if not attention.is_quantized(network):
+        network.use_exportable_attention()
     freeze_scales(network)
     wrapped = _Scores(network).eval()
     with _quiet():
@@ -90,7 +89,7 @@ def write_graph(network: Classifier, preprocessing: Preprocessing, path: Path) -
             wrapped,
             (example,),
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=qdq.opset(formats_of(network)),
             input_names=["image"],
             output_names=["scores"],
             dynamic_shapes={"image": {0: torch.export.Dim("b", min=1, max=1024)}},
@@ -104,7 +103,7 @@ def write_graph(network: Classifier, preprocessing: Preprocessing, path: Path) -
         # Stack traces of the export, which would be a quarter of the file.
         graph_passes.ClearMetadataAndDocStringPass()(program.model)
     model = program.model_proto
-    _store_weights_as_int8(model)
+    qdq.store_weights(model)
     onnx.checker.check_model(model)
     onnx.save(model, path)
 
@@ -159,7 +158,7 @@ def check_sparsity(model: Path, pruned: list[str]) -> None:
         matches = [entry for key, entry in stored.items() if key.endswith(name)]
         if len(matches) != 1:
             raise ExportError(f"expected weight {name} once in {model.name}, found {len(matches)}")
-        weight = torch.from_numpy(numpy_helper.to_array(matches[0]).copy())
+        weight = qdq.stored_weight(matches[0])
         assert_nm(weight.flatten(1), name, f"in {model.name}")
 
 
@@ -200,28 +199,6 @@ def _compare(expected: npt.NDArray[np.float32], came: npt.NDArray[np.float32]) -
         agreement=float(agreed.mean()),
         where=f"picture {picture}, class {label}",
     )
-
-
-def _store_weights_as_int8(model: onnx.ModelProto) -> None:
-    """Replace each constant float weight and its QuantizeLinear by the INT8 weight itself."""
-    stored = {entry.name: entry for entry in model.graph.initializer}
-    for node in [node for node in model.graph.node if node.op_type == "QuantizeLinear"]:
-        weight = stored.get(node.input[0])
-        if weight is None:
-            continue
-        values = numpy_helper.to_array(weight)
-        scale = numpy_helper.to_array(stored[node.input[1]])
-        shape = (-1,) + (1,) * (values.ndim - 1)
-        # The operator's own rule: nearest, ties to even, then saturate.
-        steps = np.clip(np.rint(values / scale.reshape(shape)), QMIN, QMAX).astype(np.int8)
-        weight.CopyFrom(numpy_helper.from_array(steps, weight.name))
-        for reader in model.graph.node:
-            for index, name in enumerate(reader.input):
-                if name == node.output[0]:
-                    reader.input[index] = weight.name
-        model.graph.node.remove(node)
-    for entry in [entry for entry in model.graph.value_info if entry.name in stored]:
-        model.graph.value_info.remove(entry)
 
 
 @contextlib.contextmanager

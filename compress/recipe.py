@@ -188,26 +188,58 @@ class Prune(_Part):
     schedule: Schedule | None
 
 
+# Inputs that weights of each format go with; float32 is weight-only.
+_ACTIVATIONS = {"int8": ("int8",), "int4": ("int4", "int8", "float32"), "fp8": ("fp8",)}
+
+
 class Quantize(_Part):
-    """Stage 2: the INT8 student of the sparse float teacher.
+    """Stage 2: the quantised student of the sparse float teacher.
 
     Attributes:
         teacher: "sparse", the student of stage 1, or "dense", the network it came from.
-        observer: How activation ranges are found: "max" or "percentile".
+        weights, activations: Number formats; int8, fp8 and int4 take activations of the same
+            format, int4 also int8, or float32 where the weights alone are quantised.
+        block_size: Neighbours along the reduction axis that share a scale, of int4 weights with
+            float32 activations; None is one scale an output channel.
+        first_last: "int8" keeps patch embedding and head at 8 bits when the rest has 4.
+        placement: "gemm" rounds the inputs of Linear and Conv2d, "gemm+add" also what residual
+            additions take from them, "gemm+add+bmm" also the inputs of attention's products.
+        observer: How activation ranges are found: "max", "percentile" or "mse".
         percentile: Share of absolute values inside the range, in percent.
         calibration_images: Pictures the observers see.
+        weight_scales: "max" follows the largest weight, "mse" has the least squared error,
+            "learned" starts there and is trained; None is "max" for 8 bits and for int4 "learned"
+            or "mse", as ``learned_scales`` says.
         learned_scales: Train activation scales with the weights (Esser et al., LSQ, 2020).
         schedule: Quantisation-aware training; None leaves it at calibration.
     """
 
     teacher: Literal["sparse", "dense"] = "sparse"
-    weights: Literal["int8"] = "int8"
-    activations: Literal["int8"] = "int8"
-    observer: Literal["max", "percentile"] = "percentile"
+    weights: Literal["int8", "int4", "fp8"] = "int8"
+    activations: Literal["int8", "int4", "fp8", "float32"] = "int8"
+    block_size: Literal[64, 128] | None = None
+    first_last: Literal["int8", "same"] = "int8"
+    placement: Literal["gemm", "gemm+add", "gemm+add+bmm"] = "gemm"
+    observer: Literal["max", "percentile", "mse"] = "percentile"
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
     calibration_images: Count = 256
+    weight_scales: Literal["max", "mse", "learned"] | None = None
     learned_scales: bool = True
     schedule: Schedule | None
+
+    @model_validator(mode="after")
+    def _formats_fit(self) -> Quantize:
+        known = _ACTIVATIONS[self.weights]
+        if self.activations not in known:
+            wanted = " or ".join(known)
+            raise ValueError(
+                f"weights {self.weights} need activations {wanted}, got {self.activations}"
+            )
+        if self.block_size and self.activations != "float32":
+            raise ValueError("block_size needs weights int4 and activations float32")
+        if self.placement != "gemm" and self.activations == "float32":
+            raise ValueError(f"placement {self.placement} has nothing to round in float32")
+        return self
 
 
 class Publish(_Part):

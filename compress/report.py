@@ -14,9 +14,11 @@ import torch
 
 from compress import accounting, latency
 from compress.export import Parity
+from compress.formats import FORMATS
 from compress.networks.network import Layer
+from compress.placement import layer_formats
 from compress.prune import Masks
-from compress.quantize import weight_scale
+from compress.quantize import quantized_layers
 from compress.recipe import Recipe
 from compress.run import Run, write_atomically
 from compress.stages import Result
@@ -24,7 +26,6 @@ from compress.tasks.classify import Classification
 from contract.card import Accuracy, ModelCard, Precision
 
 _TEMPLATES = Path(__file__).with_name("templates")
-_BITS = 8
 _PACKAGES = ("gpusq-vit", "torch", "transformers", "onnx", "onnxruntime", "openvino")
 
 
@@ -115,7 +116,8 @@ def _facts(outcome: Outcome, parity: Parity, run: Run) -> dict[str, Any]:
     picture = torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8)
     sparse = [layer.name for layer in outcome.layers if layer.prune]
     named = [layer.name for layer in outcome.layers]
-    total, costs = accounting.cost(outcome.dense.network, picture, sparse, named, _BITS)
+    bits = FORMATS[outcome.recipe.quantize.weights].bits
+    total, costs = accounting.cost(outcome.dense.network, picture, sparse, named, bits)
     model = run.folder / "bundle" / "model.onnx"
     return {
         "name": outcome.recipe.name,
@@ -162,11 +164,12 @@ def _accuracy(outcome: Outcome) -> list[dict[str, Any]]:
 
 def _layers(outcome: Outcome, costs: dict[str, accounting.LayerCost]) -> list[dict[str, Any]]:
     kept = outcome.masks.kept()
+    formats = layer_formats(outcome.dense.network, outcome.layers, outcome.recipe.quantize)
+    quantized = quantized_layers(outcome.quantized.network)
     rows = []
     for layer in outcome.layers:
-        weight = outcome.quantized.network.get_parameter(f"{layer.name}.weight").detach()
-        scale = weight_scale(weight).reshape(-1, *[1] * (weight.ndim - 1))
-        error = (weight - (weight / scale).round() * scale).norm() / weight.norm()
+        weight = quantized[layer.name].weight.detach()
+        error = (weight - quantized[layer.name].weight_quantizer(weight)).norm() / weight.norm()
         rows.append(
             {
                 "name": layer.name.removeprefix("body."),
@@ -176,6 +179,9 @@ def _layers(outcome: Outcome, costs: dict[str, accounting.LayerCost]) -> list[di
                 "reason": layer.reason,
                 "kept": kept.get(f"{layer.name}.weight", 1.0),
                 "macs": costs[layer.name].macs,
+                "weights": formats[layer.name].weights.name,
+                "activations": formats[layer.name].activations.name,
+                "format_reason": formats[layer.name].reason,
                 "weight_error": error.item(),
             }
         )

@@ -23,8 +23,9 @@ from compress.errors import RecipeError
 from compress.evaluate import Score, torch_scorer
 from compress.networks import FAMILIES
 from compress.networks.network import Classifier, Layer
+from compress.placement import place_quantizers
 from compress.prune import Masks, magnitude_masks, unfit
-from compress.quantize import insert_quantizers, switch_on
+from compress.quantize import switch_on
 from compress.recipe import Recipe, Schedule
 from compress.reconstruct import reconstruct
 from compress.run import Run
@@ -122,8 +123,7 @@ def quantized_student(
     """Stage 2: quantise a copy of the sparse network and distil its teacher into it."""
     quantize = work.recipe.quantize
     student = _copy_to_train(work, sparse.network, layers)
-    reads = {layer.name: layer.reads for layer in layers}
-    insert_quantizers(student, reads, learned=quantize.learned_scales)
+    place_quantizers(student, layers, quantize)
     teacher = {"sparse": sparse, "dense": dense}[quantize.teacher].network
     loss = _distillation(work, teacher, student, sparse.history.layer_losses)
 

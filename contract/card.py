@@ -22,7 +22,7 @@ TASKS: Final = ("classify",)
 SCORES: Final = ("probability",)
 # The key under which config.pbtxt carries the card.
 PARAMETER: Final = "gpusq_card"
-NUMBER_FORMATS: Final = ("float32", "int8")
+NUMBER_FORMATS: Final = ("float32", "int8", "int4", "fp8")
 PATTERNS: Final = ("dense", "2:4")
 # What JSON may hold for a scalar field, and how an error calls it. A bool is none of them.
 _SCALARS: Final[dict[Any, tuple[tuple[type, ...], str]]] = {
@@ -38,8 +38,8 @@ class Precision:
     """Number formats of the compressed layers.
 
     Args:
-        weights: "float32" or "int8".
-        activations: "float32" or "int8".
+        weights: "float32", "int8", "int4" or "fp8".
+        activations: "float32", "int8", "int4" or "fp8".
         sparsity: "dense" or the pattern along the reduction axis, "2:4".
     """
 

@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from compress.formats import FP8, INT4, INT8, UINT4, NumberFormat
 from compress.prune import magnitude_masks
 from compress.quantize import (
     ActivationQuantizer,
+    LayerFormats,
     QuantConv2d,
     QuantLinear,
     WeightQuantizer,
@@ -19,8 +21,10 @@ from compress.quantize import (
 from tests.compress import tiny
 
 
-def quantizer(amax: float = 1.0, *, learned: bool = True) -> ActivationQuantizer:
-    made = ActivationQuantizer(learned)
+def quantizer(
+    amax: float = 1.0, *, learned: bool = True, form: NumberFormat = INT8
+) -> ActivationQuantizer:
+    made = ActivationQuantizer(learned, form)
     made.set_range(amax)
     made.on = True
     return made
@@ -225,3 +229,120 @@ def test_frozen_scales_are_those_of_the_weights_now(network):
 
     assert torch.equal(layer.weight_quantizer.frozen_scale, layer.weight.abs().amax(1) / 127)
     assert not any("frozen" in key for key in network.state_dict())
+
+
+@pytest.mark.parametrize("form", [INT4, UINT4, FP8], ids=lambda form: form.name)
+def test_every_format_rounds_to_its_grid_and_passes_gradients_inside_it(form):
+    rounding = quantizer(1.0, form=form)
+    scale = rounding.scale.item()
+    values = torch.randn(500).requires_grad_()
+
+    rounded = rounding(values)
+    rounded.sum().backward()
+
+    expected = form.round(values.detach() / scale) * scale
+    assert torch.allclose(rounded.detach(), expected, rtol=1e-6, atol=1e-7)
+    steps = values.detach() / scale
+    inside = (steps >= form.low - 0.5) & (steps <= form.high + 0.5)
+    assert inside.any()
+    assert not inside.all()
+    assert torch.equal(values.grad, inside.float())
+
+
+@pytest.mark.parametrize("form", [INT8, INT4, FP8], ids=lambda form: form.name)
+def test_a_range_that_clips_too_much_learns_to_grow(form):
+    rounding = quantizer(0.1, form=form)
+    values = torch.randn(1000)
+
+    (rounding(values) - values).square().sum().backward()
+
+    # Against the gradient is upwards.
+    assert rounding.log_scale.grad < 0
+
+
+def test_a_range_that_wastes_its_steps_learns_to_shrink():
+    rounding = quantizer(100.0, form=INT4)
+    values = torch.randn(1000)
+
+    (rounding(values) - values).square().sum().backward()
+
+    assert rounding.log_scale.grad > 0
+
+
+def test_each_learned_weight_scale_gets_the_gradient_of_its_own_row():
+    weight = torch.randn(4, 16)
+    whole, alone = WeightQuantizer(INT4), [WeightQuantizer(INT4) for _ in range(4)]
+    whole.search(weight, learned=True)
+    upstream = torch.randn(4, 16)
+
+    (whole(weight) * upstream).sum().backward()
+
+    for row, quantizer_of_row in enumerate(alone):
+        quantizer_of_row.search(weight[row : row + 1], learned=True)
+        (quantizer_of_row(weight[row : row + 1]) * upstream[row]).sum().backward()
+        assert whole.log_scale.grad[row].item() == pytest.approx(
+            quantizer_of_row.log_scale.grad.item(), rel=1e-4
+        )
+
+
+@pytest.mark.parametrize("form", [INT8, INT4, FP8], ids=lambda form: form.name)
+def test_the_searched_scale_of_each_row_loses_no_more_than_the_largest_value_gives(form):
+    weight = torch.randn(16, 64) ** 3
+    largest, searched = WeightQuantizer(form), WeightQuantizer(form)
+    searched.search(weight, learned=False)
+
+    lost = [(each(weight) - weight).square().sum(dim=1) for each in (largest, searched)]
+
+    # Scales are kept as logarithms, which costs their last bit.
+    assert (lost[1] <= lost[0] * (1 + 1e-4)).all()
+    if form is INT4:
+        assert lost[1].sum() < 0.9 * lost[0].sum()
+
+
+def test_a_weight_on_the_grid_keeps_every_value():
+    steps = torch.cat([torch.randint(-7, 8, (8, 31)), torch.full((8, 1), 7)], dim=1)
+    weight = steps * torch.logspace(-4, 3, 8)[:, None]
+    rounding = WeightQuantizer(INT4)
+    rounding.search(weight, learned=True)
+
+    assert torch.allclose(rounding(weight), weight, rtol=1e-5)
+
+
+def test_blocks_have_their_own_scales_along_the_reduction_axis():
+    weight = torch.randn(3, 16) * torch.tensor([1.0] * 8 + [1000.0] * 8)
+    rounding = WeightQuantizer(INT4, block_size=8)
+
+    rounded = rounding(weight)
+
+    for row in range(3):
+        for start in (0, 8):
+            block = weight[row, start : start + 8]
+            step = block.abs().max() / 7
+            error = (rounded[row, start : start + 8] - block).abs().max()
+            assert error <= step / 2 * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("scales", ["max", "mse", "learned"])
+@pytest.mark.parametrize("form", [INT8, INT4, FP8], ids=lambda form: form.name)
+def test_masks_survive_every_format_and_scale(network, form, scales):
+    masks = magnitude_masks(network, tiny.pruned_names(network))
+    masks.apply(network)
+    formats = dict.fromkeys(reads(network), LayerFormats(form, form, weight_scales=scales))
+    insert_quantizers(network, reads(network), learned=True, formats=formats)
+
+    for name, mask in masks.masks.items():
+        layer = network.get_submodule(name.removesuffix(".weight"))
+        effective = layer.weight_quantizer(layer.weight)
+        assert (effective[~mask] == 0).all()
+        assert (effective[mask] != 0).any()
+
+
+def test_a_state_keeps_the_sign_that_calibration_chose():
+    unsigned = quantizer(1.0, form=INT4)
+    unsigned.form = UINT4
+    copy = quantizer(9.0, form=INT4)
+
+    copy.load_state_dict(unsigned.state_dict())
+
+    assert copy.form is UINT4
+    assert copy.scale == unsigned.scale

@@ -59,6 +59,19 @@ def test_an_unknown_key_is_refused_by_its_name(tmp_path, path):
         ("data.augment.mix", 0.5, "augment.mix needs labelled: false"),
         ("data.labelled", False, "a teacher trained from scratch needs labelled: true"),
         ("teacher", None, "an architecture needs a teacher schedule"),
+        ("quantize.activations", "int4", "weights int8 need activations int8, got int4"),
+        ("quantize.weights", "fp8", "weights fp8 need activations fp8, got int8"),
+        ("quantize.block_size", 64, "block_size needs weights int4 and activations float32"),
+        (
+            "quantize",
+            {
+                "schedule": None,
+                "weights": "int4",
+                "activations": "float32",
+                "placement": "gemm+add",
+            },
+            "placement gemm+add has nothing to round in float32",
+        ),
     ],
 )
 def test_a_contradiction_is_refused_with_a_sentence(tmp_path, path, value, sentence):
@@ -76,6 +89,8 @@ def test_a_contradiction_is_refused_with_a_sentence(tmp_path, path, value, sente
         ("data.augment", {"crop_scale": [0.0, 1.0]}),
         ("prune.pattern", "4:8"),
         ("quantize.percentile", 50),
+        ("quantize.weights", "int2"),
+        ("quantize.placement", "everywhere"),
         ("teacher.epochs", 0),
     ],
 )

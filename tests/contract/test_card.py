@@ -105,7 +105,11 @@ def test_an_unknown_field_is_named(path):
         ("preprocessing.height", 0, "expected 1 <= height"),
         ("preprocessing.interpolation", "nearest", "one of bicubic, bilinear, lanczos"),
         ("preprocessing", [], "card.preprocessing must be an object, got list"),
-        ("precision.weights", "int3", "precision.weights must be one of float32, int8, got 'int3'"),
+        (
+            "precision.weights",
+            "int3",
+            "precision.weights must be one of float32, int8, int4, fp8, got 'int3'",
+        ),
         ("precision.sparsity", "3:4", "precision.sparsity must be one of dense, 2:4"),
         ("accuracy", 0.7, "card.accuracy must be a list, got 0.7"),
         ("accuracy", {"a": 1}, "card.accuracy must be a list"),
