@@ -1,19 +1,23 @@
 """What compression saves on paper: bytes and operations, by the conventions of GPUSQ-ViT.
 
 Size: a 2:4 weight keeps two of four values and a 2-bit index for each survivor, so four INT8
-weights take 2*8 + 2*2 = 20 bits instead of 128 (paper, storage table). Operations: a
-multiply-accumulate of w by a bits counts w*a / 32^2 of a float32 one, and half when it is 2:4.
+weights take 2*8 + 2*2 = 20 bits instead of 128; 4:8 keeps two of four pairs and an index for each
+pair, so eight INT4 weights take 4*4 + 2*2 = 20 bits instead of 256 (paper, storage table).
+Operations: a multiply-accumulate of w by a bits counts w*a / 32^2 of a float32 one, and half of
+that in a sparse layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+
+from compress.prune import Pattern
 
 _FLOAT_BITS = 32
 _INDEX_BITS = 2
@@ -28,28 +32,33 @@ class LayerCost:
         parameters: Its weights, without the bias.
         scales: Float32 scales of its weight and input.
         macs: Multiply-accumulates for one picture.
-        sparse: Whether its weight is 2:4.
-        bits: Of its weights and of its input; 32 is float.
+        pattern: Of its weight; None is dense.
+        weight_bits: 32 is float.
+        input_bits: The same.
     """
 
     name: str
     parameters: int
     scales: int
     macs: int
-    sparse: bool
-    bits: int
+    pattern: Pattern | None
+    weight_bits: int
+    input_bits: int
 
     @property
     def stored_bits(self) -> int:
         """Bits that the weight takes, indices included, scales not."""
-        if not self.sparse:
-            return self.parameters * self.bits
-        return self.parameters // 2 * (self.bits + _INDEX_BITS)
+        if self.pattern is None:
+            return self.parameters * self.weight_bits
+        groups = self.parameters // self.pattern.group
+        indices = self.pattern.kept // self.pattern.width
+        return groups * (self.pattern.kept * self.weight_bits + indices * _INDEX_BITS)
 
     @property
     def float_macs(self) -> float:
         """Operations as a number of float32 multiply-accumulates."""
-        return self.macs * (self.bits / _FLOAT_BITS) ** 2 * (0.5 if self.sparse else 1.0)
+        kept = self.pattern.kept / self.pattern.group if self.pattern else 1.0
+        return self.macs * kept * self.weight_bits * self.input_bits / _FLOAT_BITS**2
 
 
 @dataclass(frozen=True)
@@ -79,25 +88,22 @@ class Cost:
 def cost(
     network: nn.Module,
     picture: torch.Tensor,
-    sparse: Iterable[str],
-    quantized: Iterable[str],
-    bits: int,
+    patterns: Mapping[str, Pattern],
+    bits: Mapping[str, tuple[int, int]],
 ) -> tuple[Cost, list[LayerCost]]:
     """Count bytes and operations of a dense network and of its compressed form.
 
     Args:
         network: The dense one, in evaluation mode.
         picture: [1, h, w, 3].
-        sparse: Names of the layers that become 2:4.
-        quantized: Names of the layers whose weight and input take ``bits`` bits.
-        bits: 8 for INT8.
+        patterns: Of the layers that become sparse, by name.
+        bits: Of the weight and the input of every layer that is counted, by name.
     """
     # The counter sees the products of attention only where no fused kernel hides them.
     plain_attention = sdpa_kernel(SDPBackend.MATH)
     with plain_attention, torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(picture)
     flops = {module: sum(kinds.values()) for module, kinds in counter.get_flop_counts().items()}
-    sparse_names = set(sparse)
     prefix = f"{type(network).__name__}."
     layers = [
         LayerCost(
@@ -105,10 +111,11 @@ def cost(
             parameters=network.get_parameter(f"{name}.weight").numel(),
             scales=len(network.get_parameter(f"{name}.weight")) + 1,
             macs=flops[prefix + name] // 2,
-            sparse=name in sparse_names,
-            bits=bits,
+            pattern=patterns.get(name),
+            weight_bits=weight_bits,
+            input_bits=input_bits,
         )
-        for name in quantized
+        for name, (weight_bits, input_bits) in bits.items()
     ]
     parameters = sum(parameter.numel() for parameter in network.parameters())
     in_layers = sum(layer.parameters for layer in layers)
@@ -116,7 +123,7 @@ def cost(
     macs = flops["Global"] // 2
     layer_macs = sum(layer.macs for layer in layers)
     float_macs = sum(layer.float_macs for layer in layers)
-    pruned = [layer for layer in layers if layer.sparse] or layers
+    pruned = [layer for layer in layers if layer.pattern] or layers
     total = Cost(
         parameters=parameters,
         dense_bytes=parameters * 4,

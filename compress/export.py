@@ -28,7 +28,7 @@ from compress import attention, qdq
 from compress.errors import ExportError
 from compress.evaluate import onnx_scorer
 from compress.networks.network import Classifier
-from compress.prune import assert_nm
+from compress.prune import PATTERNS, Pattern
 from compress.quantize import formats_of, freeze_scales
 from contract.card import ModelCard
 from contract.preprocess import Preprocessing
@@ -121,11 +121,11 @@ def write_bundle(
         network: Maps [b, h, w, 3] pictures to [b, k] logits.
         card: What travels with it.
         pictures: Batches on which the graph has to agree with the network.
-        pruned: Names of the weights that have to be 2:4 in the graph.
+        pruned: Names of the weights that have to be sparse in the graph.
         folder: Replaced as a whole.
 
     Raises:
-        SparsityError: A weight in the graph is not 2:4.
+        SparsityError: A weight in the graph does not follow the card's pattern.
         ExportError: ONNX Runtime and the network disagree, or a weight is missing.
     """
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -134,7 +134,7 @@ def write_bundle(
     try:
         model = unfinished / "model.onnx"
         write_graph(network, card.preprocessing, model)
-        check_sparsity(model, pruned)
+        check_sparsity(model, pruned, PATTERNS[card.precision.sparsity])
         parity = check_parity(network, model, pictures)
         (unfinished / "card.json").write_text(card.to_json(), encoding="utf-8")
         # A folder cannot be replaced by renaming. Killed between these two, a run has no bundle
@@ -146,11 +146,11 @@ def write_bundle(
     return parity
 
 
-def check_sparsity(model: Path, pruned: list[str]) -> None:
-    """Check on the stored weights themselves that every pruned layer is 2:4.
+def check_sparsity(model: Path, pruned: list[str], pattern: Pattern) -> None:
+    """Check on the stored weights themselves that every pruned layer follows its pattern.
 
     Raises:
-        SparsityError: A weight holds more than two survivors in a group of four.
+        SparsityError: A group of a weight holds more than may survive.
         ExportError: A weight is not in the graph under its own name.
     """
     stored = {entry.name: entry for entry in onnx.load(model).graph.initializer}
@@ -159,7 +159,7 @@ def check_sparsity(model: Path, pruned: list[str]) -> None:
         if len(matches) != 1:
             raise ExportError(f"expected weight {name} once in {model.name}, found {len(matches)}")
         weight = qdq.stored_weight(matches[0])
-        assert_nm(weight.flatten(1), name, f"in {model.name}")
+        pattern.check(weight.flatten(1), name, f"in {model.name}")
 
 
 def check_parity(network: nn.Module, model: Path, pictures: Iterable[Tensor]) -> Parity:

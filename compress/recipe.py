@@ -171,19 +171,21 @@ class Distill(_Part):
 
 
 class Prune(_Part):
-    """Stage 1: the 2:4 sparse student of the dense teacher.
+    """Stage 1: the sparse student of the dense teacher.
 
     Attributes:
-        pattern: Survivors and group length along the reduction axis.
-        criterion: "magnitude" keeps the largest weights; "reconstruct" picks and
-            corrects weights against calibration activations (Frantar and Alistarh 2023).
-        calibration_images: Pictures that "reconstruct" sees, augmented as in training: on the
-            plain pictures of few classes it fits those alone.
+        pattern: Survivors and group length along the reduction axis; "4:8" cuts adjacent pairs,
+            which sparse INT4 kernels need.
+        criterion: "magnitude" keeps the largest weights, "wanda" those of the largest product of
+            weight and input (Sun et al. 2024); "reconstruct" picks and corrects weights against
+            calibration activations (Frantar and Alistarh 2023).
+        calibration_images: Pictures that "wanda" and "reconstruct" see, augmented as in training:
+            on the plain pictures of few classes "reconstruct" fits those alone.
         schedule: Distillation after pruning; None skips it.
     """
 
-    pattern: Literal["2:4"] = "2:4"
-    criterion: Literal["magnitude", "reconstruct"] = "magnitude"
+    pattern: Literal["2:4", "4:8"] = "2:4"
+    criterion: Literal["magnitude", "wanda", "reconstruct"] = "magnitude"
     calibration_images: Count = 256
     schedule: Schedule | None
 

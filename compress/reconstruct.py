@@ -1,9 +1,7 @@
-"""Masks and weights chosen together, so that each layer's output changes least.
+"""Pruning against calibration pictures, layer by layer in running order.
 
-Works layer by layer in running order: each layer sees what the already pruned layers before it
-make of the calibration pictures. No gradient is needed.
-
-Source: Frantar and Alistarh, "SparseGPT", ICML 2023, arXiv:2301.00774, algorithm 1.
+Each layer sees what the already pruned layers before it make of the pictures. No gradient is
+needed.
 """
 
 from __future__ import annotations
@@ -17,7 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.networks.network import Layer
-from compress.prune import Masks, nm_mask
+from compress.prune import TWO_OF_FOUR, Masks, Pattern
+
+# Maps weight [out, in], Hessian [in, in] and pattern to the new weight and its mask.
+Cut = Callable[[Tensor, Tensor, Pattern], tuple[Tensor, Tensor]]
 
 # Added to the diagonal of the Hessian as a share of its mean, the source's value.
 _DAMPING = 0.01
@@ -30,18 +31,22 @@ class _Reached(Exception):  # noqa: N818 - ends a forward pass early; nothing fa
 
 
 @torch.no_grad()
-def reconstruct(
+def prune_layerwise(
     network: nn.Module,
     layers: Iterable[Layer],
     batches: list[Tensor],
+    cut: Cut,
+    pattern: Pattern = TWO_OF_FOUR,
     progress: Callable[[], object] = lambda: None,
 ) -> Masks:
-    """Prune the layers in place and correct their surviving weights.
+    """Prune the layers in place, each by what it reads.
 
     Args:
         network: In evaluation mode; ``network(images)`` runs it.
         layers: To prune, in running order.
         batches: Calibration pictures, each [b, h, w, 3].
+        cut: Prunes one weight, given the sum of ``x x^T`` over its layer's inputs.
+        pattern: That each weight gets.
         progress: Called after each layer.
     """
     masks: dict[str, Tensor] = {}
@@ -53,22 +58,47 @@ def reconstruct(
         hessian = _hessian(network, network.get_submodule(group[0].name), batches)
         for layer in group:
             weight = network.get_parameter(f"{layer.name}.weight")
-            rows, mask = corrected_rows(weight.flatten(1), hessian)
+            rows, mask = cut(weight.flatten(1), hessian, pattern)
             weight.copy_(rows.reshape(weight.shape))
             masks[f"{layer.name}.weight"] = mask.reshape(weight.shape)
             progress()
-    return Masks(masks)
+    return Masks(masks, pattern)
 
 
-def corrected_rows(weight: Tensor, hessian: Tensor) -> tuple[Tensor, Tensor]:
-    """Prune one weight 2:4 and let the survivors make up for what is cut.
+def strongest_rows(weight: Tensor, hessian: Tensor, pattern: Pattern) -> tuple[Tensor, Tensor]:
+    """Keep the weights that weigh most in the output: magnitude times the norm of the input.
 
     Args:
         weight: [out, in].
         hessian: [in, in], the sum of ``x x^T`` over the layer's inputs.
+        pattern: To follow.
+
+    Returns:
+        The weight [out, in], zero where cut, and its mask.
+
+    Source:
+        Sun et al., "A Simple and Effective Pruning Approach for Large Language Models" (Wanda),
+        ICLR 2024, arXiv:2306.11695, compared within each group.
+    """
+    # Squares order a group as the source's product does, and add up over a pair.
+    mask = pattern.mask(weight.double().square() * hessian.diagonal().double())
+    return weight * mask, mask
+
+
+def corrected_rows(weight: Tensor, hessian: Tensor, pattern: Pattern) -> tuple[Tensor, Tensor]:
+    """Prune one weight and let the survivors make up for what is cut.
+
+    Args:
+        weight: [out, in].
+        hessian: [in, in], the sum of ``x x^T`` over the layer's inputs.
+        pattern: To follow.
 
     Returns:
         The new weight [out, in], zero where cut, and its mask.
+
+    Source:
+        Frantar and Alistarh, "SparseGPT", ICML 2023, arXiv:2301.00774, algorithm 1. Pairs are
+        scored by cutting their second weight after the first.
     """
     rows, mask = weight.double().clone(), torch.ones_like(weight, dtype=torch.bool)
     factor = _inverse_factor(hessian)
@@ -76,11 +106,10 @@ def corrected_rows(weight: Tensor, hessian: Tensor) -> tuple[Tensor, Tensor]:
         last = min(first + _BLOCK, rows.shape[1])
         errors = rows.new_zeros(len(rows), last - first)
         for column in range(first, last):
-            if column % 4 == 0:
-                group = slice(column, column + 4)
-                # What the output loses when a weight is cut, given that the others may adapt.
-                loss = (rows[:, group] / factor.diagonal()[group]) ** 2
-                mask[:, group] = nm_mask(loss)
+            if column % pattern.group == 0:
+                group = slice(column, column + pattern.group)
+                loss = _cutting_loss(rows[:, group], factor[group, group], pattern.width)
+                mask[:, group] = pattern.mask(loss)
             kept = rows[:, column] * mask[:, column]
             error = (rows[:, column] - kept) / factor[column, column]
             rows[:, column] = kept
@@ -88,6 +117,21 @@ def corrected_rows(weight: Tensor, hessian: Tensor) -> tuple[Tensor, Tensor]:
             errors[:, column - first] = error
         rows[:, last:] -= errors @ factor[first:last, last:]
     return (rows * mask).to(weight.dtype), mask
+
+
+def _cutting_loss(rows: Tensor, factor: Tensor, width: int) -> Tensor:
+    """Return what the output loses by each weight of a group, given that the others may adapt.
+
+    Weights of a unit are cut one after the other, so each sees the correction for those before.
+    """
+    loss, left = torch.empty_like(rows), rows.clone()
+    for offset in range(width):
+        columns = torch.arange(offset, rows.shape[1], width)
+        errors = left[:, columns] / factor[columns, columns]
+        loss[:, columns] = errors**2
+        for later in range(offset + 1, width):
+            left[:, columns + later - offset] -= errors * factor[columns, columns + later - offset]
+    return loss
 
 
 def _inverse_factor(hessian: Tensor) -> Tensor:

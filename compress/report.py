@@ -14,7 +14,6 @@ import torch
 
 from compress import accounting, latency
 from compress.export import Parity
-from compress.formats import FORMATS
 from compress.networks.network import Layer
 from compress.placement import layer_formats
 from compress.prune import Masks
@@ -114,10 +113,10 @@ def write(outcome: Outcome, parity: Parity, run: Run) -> Path:
 def _facts(outcome: Outcome, parity: Parity, run: Run) -> dict[str, Any]:
     size = outcome.recipe.input
     picture = torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8)
-    sparse = [layer.name for layer in outcome.layers if layer.prune]
-    named = [layer.name for layer in outcome.layers]
-    bits = FORMATS[outcome.recipe.quantize.weights].bits
-    total, costs = accounting.cost(outcome.dense.network, picture, sparse, named, bits)
+    patterns = {layer.name: outcome.masks.pattern for layer in outcome.layers if layer.prune}
+    formats = layer_formats(outcome.dense.network, outcome.layers, outcome.recipe.quantize)
+    bits = {name: (form.weights.bits, form.activations.bits) for name, form in formats.items()}
+    total, costs = accounting.cost(outcome.dense.network, picture, patterns, bits)
     model = run.folder / "bundle" / "model.onnx"
     return {
         "name": outcome.recipe.name,

@@ -24,10 +24,10 @@ from compress.evaluate import Score, torch_scorer
 from compress.networks import FAMILIES
 from compress.networks.network import Classifier, Layer
 from compress.placement import place_quantizers
-from compress.prune import Masks, magnitude_masks, unfit
+from compress.prune import PATTERNS, Masks, magnitude_masks
 from compress.quantize import switch_on
 from compress.recipe import Recipe, Schedule
-from compress.reconstruct import reconstruct
+from compress.reconstruct import corrected_rows, prune_layerwise, strongest_rows
 from compress.run import Run
 from compress.tasks.classify import Classification
 from compress.train import History, Stage, checkpoint_name, train
@@ -92,16 +92,17 @@ def dense_teacher(work: Work) -> Result:
 def layers_of(work: Work, network: Classifier) -> list[Layer]:
     """Decide on every layer of the network: sparse, or dense and why."""
     found = FAMILIES[work.recipe.network.family].layers(network.body)
+    pattern = PATTERNS[work.recipe.prune.pattern]
     decided = []
     for layer in found:
         name, reads = f"body.{layer.name}", f"body.{layer.reads}"
-        reason = layer.reason or unfit(network.get_parameter(f"{name}.weight"))
+        reason = layer.reason or pattern.unfit(network.get_parameter(f"{name}.weight"))
         decided.append(Layer(name, layer.role, reads, prune=not reason, reason=reason))
     return decided
 
 
 def sparse_student(work: Work, dense: Result, layers: list[Layer]) -> tuple[Result, Masks]:
-    """Stage 1: prune a copy of the dense network 2:4 and distil the dense one into it."""
+    """Stage 1: prune a copy of the dense network and distil the dense one into it."""
     student = _copy_to_train(work, dense.network, layers)
     masks = _masks(work, student, layers)
     prune = work.recipe.prune
@@ -180,21 +181,24 @@ def _check_input(recipe: Recipe, body: Any) -> None:
 
 def _masks(work: Work, student: Classifier, layers: list[Layer]) -> Masks:
     """Choose the masks, or take those that an earlier run chose."""
+    prune = work.recipe.prune
+    pattern = PATTERNS[prune.pattern]
     for name in ("sparse", checkpoint_name("sparse")):
         if (state := work.run.load(name)) is not None:
-            return Masks({key: mask.to(work.device) for key, mask in state["masks"].items()})
+            kept = {key: mask.to(work.device) for key, mask in state["masks"].items()}
+            return Masks(kept, pattern)
     pruned = [layer for layer in layers if layer.prune]
-    if work.recipe.prune.criterion == "magnitude":
-        return magnitude_masks(student, [layer.name for layer in pruned])
-    views = work.task.training_views(work.recipe.prune.calibration_images)
+    if prune.criterion == "magnitude":
+        return magnitude_masks(student, [layer.name for layer in pruned], pattern)
+    views = work.task.training_views(prune.calibration_images)
     pictures = [images.to(work.device) for images in views]
-    schedule = work.recipe.prune.schedule
-    lower = schedule is not None and schedule.autocast == "bfloat16"
+    cut = strongest_rows if prune.criterion == "wanda" else corrected_rows
+    lower = prune.schedule is not None and prune.schedule.autocast == "bfloat16"
     with (
         torch.autocast(work.device.type, torch.bfloat16, enabled=lower),
-        tqdm(total=len(pruned), desc="reconstruct", unit="layer", dynamic_ncols=True) as bar,
+        tqdm(total=len(pruned), desc=prune.criterion, unit="layer", dynamic_ncols=True) as bar,
     ):
-        return reconstruct(student, pruned, pictures, bar.update)
+        return prune_layerwise(student, pruned, pictures, cut, pattern, bar.update)
 
 
 def _distillation(

@@ -23,7 +23,7 @@ SCORES: Final = ("probability",)
 # The key under which config.pbtxt carries the card.
 PARAMETER: Final = "gpusq_card"
 NUMBER_FORMATS: Final = ("float32", "int8", "int4", "fp8")
-PATTERNS: Final = ("dense", "2:4")
+PATTERNS: Final = ("dense", "2:4", "4:8")
 # What JSON may hold for a scalar field, and how an error calls it. A bool is none of them.
 _SCALARS: Final[dict[Any, tuple[tuple[type, ...], str]]] = {
     str: ((str,), "text"),
@@ -40,7 +40,8 @@ class Precision:
     Args:
         weights: "float32", "int8", "int4" or "fp8".
         activations: "float32", "int8", "int4" or "fp8".
-        sparsity: "dense" or the pattern along the reduction axis, "2:4".
+        sparsity: "dense", or the pattern along the reduction axis: "2:4", or "4:8" in adjacent
+            pairs.
     """
 
     weights: str

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
+from contract.cpu import int8_saturates
 from service.errors import ModelError
 from service.executors.executor import Images, Outputs, TensorSpec
 
@@ -33,6 +34,9 @@ class OnnxRuntimeNetwork:
     def __init__(self, path: Path) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        if int8_saturates():
+            # Compute in float what the graph says.
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             self._session = onnxruntime.InferenceSession(
                 path, options, providers=["CPUExecutionProvider"]

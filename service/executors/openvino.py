@@ -9,6 +9,7 @@ from typing import Any, Final
 import openvino
 from openvino import frontend
 
+from contract.cpu import int8_saturates
 from service.errors import ModelError
 from service.executors.executor import Images, Outputs, TensorSpec
 
@@ -41,7 +42,7 @@ class OpenVinoNetwork:
             # Left to itself OpenVINO tries a broken file as TensorFlow, PyTorch and the rest too.
             reader = frontend.FrontEndManager().load_by_framework("onnx")
             graph = reader.convert(reader.load(str(path)))
-            compiled = _core().compile_model(graph, "CPU", _OPTIONS)
+            compiled = _core().compile_model(graph, "CPU", _options())
             self.inputs = tuple(map(_spec, compiled.inputs))
             self.outputs = tuple(map(_spec, compiled.outputs))
         except _ERRORS as error:
@@ -60,6 +61,11 @@ class OpenVinoNetwork:
         except RuntimeError as error:
             raise ModelError(f"OpenVINO failed: {_gist(error, self._path)}") from error
         return {output.name: results[output.name] for output in self.outputs}
+
+
+def _options() -> dict[str, str]:
+    # Without its INT8 kernels OpenVINO computes in float what the graph says, exactly.
+    return {**_OPTIONS, "LP_TRANSFORMS_MODE": "NO"} if int8_saturates() else _OPTIONS
 
 
 @functools.cache

@@ -3,11 +3,14 @@ import torch
 from torch import nn
 
 from compress.accounting import LayerCost, cost
+from compress.prune import PAIRS_OF_EIGHT, TWO_OF_FOUR
 from tests.compress import tiny
 
 
 def test_a_pruned_int8_layer_is_6_4_times_smaller_and_32_times_less_work():
-    layer = LayerCost("w", parameters=1024, scales=17, macs=5000, sparse=True, bits=8)
+    layer = LayerCost(
+        "w", parameters=1024, scales=17, macs=5000, pattern=TWO_OF_FOUR, weight_bits=8, input_bits=8
+    )
 
     # Four weights: 2 * 8 bits and 2 * 2 bits of index instead of 4 * 32.
     assert 1024 * 32 / layer.stored_bits == 6.4
@@ -15,11 +18,20 @@ def test_a_pruned_int8_layer_is_6_4_times_smaller_and_32_times_less_work():
 
 
 @pytest.mark.parametrize(
-    ("sparse", "bits", "stored", "operations"),
-    [(False, 32, 1, 1), (False, 8, 4, 16), (True, 32, 64 / 34, 2), (True, 4, 128 / 12, 128)],
+    ("pattern", "bits", "stored", "operations"),
+    [
+        (None, (32, 32), 1, 1),
+        (None, (8, 8), 4, 16),
+        (TWO_OF_FOUR, (32, 32), 64 / 34, 2),
+        # Eight weights: 4 * 4 bits and 2 * 2 bits of index instead of 8 * 32.
+        (PAIRS_OF_EIGHT, (4, 4), 12.8, 128),
+        (PAIRS_OF_EIGHT, (4, 8), 12.8, 64),
+        (None, (4, 32), 8, 8),
+    ],
 )
-def test_other_formats_by_hand(sparse, bits, stored, operations):
-    layer = LayerCost("w", parameters=64, scales=9, macs=640, sparse=sparse, bits=bits)
+def test_other_formats_by_hand(pattern, bits, stored, operations):
+    weight_bits, input_bits = bits
+    layer = LayerCost("w", 64, 9, 640, pattern, weight_bits, input_bits)
 
     assert 64 * 32 / layer.stored_bits == pytest.approx(stored)
     assert 640 / layer.float_macs == pytest.approx(operations)
@@ -38,7 +50,10 @@ class _TwoLayers(nn.Module):
 
 def test_multiply_accumulates_of_a_linear_and_a_conv_by_hand():
     total, (conv, linear) = cost(
-        _TwoLayers(), torch.zeros(1, 6, 6, 3), ["conv"], ["conv", "linear"], 8
+        _TwoLayers(),
+        torch.zeros(1, 6, 6, 3),
+        {"conv": TWO_OF_FOUR},
+        {"conv": (8, 8), "linear": (8, 8)},
     )
 
     # 3 x 3 places, each a product of 3 * 2 * 2 inputs with 8 outputs.
@@ -56,9 +71,11 @@ def test_multiply_accumulates_of_a_linear_and_a_conv_by_hand():
 
 def test_totals_of_a_vit_add_up(network):
     layers = tiny.layers(network)
-    names = [layer.name for layer in layers]
+    patterns = dict.fromkeys(tiny.pruned_names(network), TWO_OF_FOUR)
 
-    total, costs = cost(network, tiny.pictures(1), tiny.pruned_names(network), names, 8)
+    total, costs = cost(
+        network, tiny.pictures(1), patterns, {layer.name: (8, 8) for layer in layers}
+    )
 
     tokens, hidden, blocks = 17, 24, 2
     # Scores and weighted values: two products of [tokens, tokens] with [tokens, hidden].
@@ -71,7 +88,7 @@ def test_totals_of_a_vit_add_up(network):
     assert by_name["body.vit.layers.0.attention.q_proj"].macs == tokens * hidden * hidden
     assert by_name["body.vit.layers.1.mlp.fc1"].macs == tokens * hidden * 48
     assert by_name["body.classifier"].macs == hidden * 3
-    assert not by_name["body.classifier"].sparse
+    assert by_name["body.classifier"].pattern is None
     everything = sum(parameter.numel() for parameter in network.parameters())
     in_layers = sum(entry.parameters for entry in costs)
     stored = sum(entry.stored_bits + 32 * entry.scales for entry in costs) / 8
@@ -80,7 +97,7 @@ def test_totals_of_a_vit_add_up(network):
 
 
 def test_a_network_without_a_pruned_layer_has_ratios_of_its_other_layers():
-    total, _ = cost(_TwoLayers(), torch.zeros(1, 6, 6, 3), [], ["conv", "linear"], 8)
+    total, _ = cost(_TwoLayers(), torch.zeros(1, 6, 6, 3), {}, {"conv": (8, 8), "linear": (8, 8)})
 
     # INT8 alone: a quarter of the bits, and 32^2 over 8^2 of the work.
     assert total.layer_size_ratio == 4

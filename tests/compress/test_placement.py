@@ -20,7 +20,7 @@ from compress.errors import RecipeError, SparsityError
 from compress.formats import FLOAT32, FP8, INT4, INT8
 from compress.networks.network import Classifier, Layer
 from compress.placement import layer_formats, place_quantizers
-from compress.prune import magnitude_masks
+from compress.prune import TWO_OF_FOUR, magnitude_masks
 from compress.quantize import activation_quantizers
 from compress.recipe import Quantize
 from contract.preprocess import Preprocessing
@@ -273,8 +273,7 @@ def test_onnx_runtime_computes_what_the_network_computes(exports, name):
     found = exports[name]
     images = tiny.pictures(64, seed=3)
     options = onnxruntime.SessionOptions()
-    # Slower INT8 kernels that saturate on no processor.
-    options.add_session_config_entry("session.qdqisint8allowed", "1")
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     session = onnxruntime.InferenceSession(found.path, options, providers=["CPUExecutionProvider"])
 
     (came,) = session.run(["scores"], {"image": images.numpy()})
@@ -311,6 +310,6 @@ def test_a_graph_of_every_format_passes_its_own_checks_and_a_broken_mask_does_no
             entry.CopyFrom(numpy_helper.from_array(ones, entry.name))
     onnx.save(broken, tmp_path / "model.onnx")
 
-    export.check_sparsity(found.path, found.pruned)
+    export.check_sparsity(found.path, found.pruned, TWO_OF_FOUR)
     with pytest.raises(SparsityError, match=key):
-        export.check_sparsity(tmp_path / "model.onnx", found.pruned)
+        export.check_sparsity(tmp_path / "model.onnx", found.pruned, TWO_OF_FOUR)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from compress.errors import SparsityError
-from compress.prune import Masks, assert_nm, magnitude_masks, nm_mask, unfit
+from compress.prune import PAIRS_OF_EIGHT, PATTERNS, TWO_OF_FOUR, Masks, magnitude_masks
 from tests.compress import tiny
 
 
@@ -22,7 +22,7 @@ def slow_mask(scores: torch.Tensor) -> torch.Tensor:
 
 
 def test_every_group_keeps_exactly_two():
-    mask = nm_mask(torch.randn(32, 48))
+    mask = TWO_OF_FOUR.mask(torch.randn(32, 48))
 
     assert (mask.reshape(-1, 4).sum(dim=1) == 2).all()
 
@@ -30,19 +30,46 @@ def test_every_group_keeps_exactly_two():
 def test_the_larger_two_survive_as_a_plain_sort_says():
     scores = torch.randn(8, 24).abs()
 
-    assert torch.equal(nm_mask(scores), slow_mask(scores))
+    assert torch.equal(TWO_OF_FOUR.mask(scores), slow_mask(scores))
 
 
 def test_ties_keep_the_lower_index():
     # Few distinct values, so that nearly every group holds a tie.
     scores = torch.randint(0, 3, (64, 32)).float()
 
-    assert torch.equal(nm_mask(scores), slow_mask(scores))
-    assert nm_mask(torch.ones(1, 4)).tolist() == [[True, True, False, False]]
+    assert torch.equal(TWO_OF_FOUR.mask(scores), slow_mask(scores))
+    assert TWO_OF_FOUR.mask(torch.ones(1, 4)).tolist() == [[True, True, False, False]]
+
+
+def test_pairs_of_eight_keep_the_two_pairs_of_the_largest_sum():
+    scores = torch.tensor([[9.0, 0, 3, 3, 0, 10, 5, 5], [1, 1, 1, 1, 1, 1, 1, 1]])
+
+    mask = PAIRS_OF_EIGHT.mask(scores)
+
+    assert mask.int().tolist() == [[0, 0, 0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0, 0, 0]]
+
+
+def test_two_of_four_is_not_what_a_sparse_int4_kernel_reads():
+    weight = torch.tensor([[1.0, 0, 1, 0, 1, 0, 1, 0]])
+
+    TWO_OF_FOUR.check(weight, "w", "now")
+    with pytest.raises(SparsityError, match="now: 1 of 1 groups of w are not 4:8"):
+        PAIRS_OF_EIGHT.check(weight, "w", "now")
+
+
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
+def test_a_fused_weight_is_masked_as_its_parts_are(pattern):
+    query, key, value = torch.randn(3, 24, 48)
+
+    fused = pattern.mask(torch.cat([query, key, value]).square())
+
+    parts = [pattern.mask(part.square()) for part in (query, key, value)]
+    assert torch.equal(fused, torch.cat(parts))
+    assert fused.float().mean() == 0.5
 
 
 def test_a_group_of_zeros_still_keeps_two():
-    assert int(nm_mask(torch.zeros(3, 8)).sum()) == 3 * 2 * 2
+    assert int(TWO_OF_FOUR.mask(torch.zeros(3, 8)).sum()) == 3 * 2 * 2
 
 
 @pytest.mark.parametrize("shape", [(3, 6), (3, 3, 3, 3)])
@@ -50,16 +77,16 @@ def test_a_reduction_axis_that_is_no_multiple_of_four_is_refused(shape):
     inputs = torch.zeros(shape)[0].numel()
 
     with pytest.raises(SparsityError, match=f"multiple of 4 inputs, got {inputs}"):
-        nm_mask(torch.zeros(shape))
-    assert unfit(torch.zeros(shape))
-    assert not unfit(torch.zeros(3, 8))
+        TWO_OF_FOUR.mask(torch.zeros(shape))
+    assert TWO_OF_FOUR.unfit(torch.zeros(shape))
+    assert not TWO_OF_FOUR.unfit(torch.zeros(3, 8))
 
 
 def test_a_convolution_is_grouped_along_its_flattened_inputs():
     # C*P*P = 12: a group spans kernel rows, and the third group spans two channels.
     weight = torch.randn(5, 3, 2, 2)
 
-    mask = nm_mask(weight.abs())
+    mask = TWO_OF_FOUR.mask(weight.abs())
 
     assert mask.shape == weight.shape
     assert torch.equal(mask.reshape(5, 12), slow_mask(weight.abs().reshape(5, 12)))
@@ -132,8 +159,8 @@ def test_a_mask_that_is_not_two_of_four_is_refused():
 
 def test_a_weight_with_a_group_of_three_is_refused_and_one_with_fewer_is_not():
     weight = torch.tensor([[1.0, 0, 2, 0, 0, 0, 3, 0]])
-    assert_nm(weight, "w", "now")
+    TWO_OF_FOUR.check(weight, "w", "now")
 
     weight[0, 1] = -1
     with pytest.raises(SparsityError, match="now: 1 of 2 groups of w are not 2:4"):
-        assert_nm(weight, "w", "now")
+        TWO_OF_FOUR.check(weight, "w", "now")

@@ -87,7 +87,7 @@ def test_a_contradiction_is_refused_with_a_sentence(tmp_path, path, value, sente
         ("data.evaluate", {}),
         ("data.augment", {"crop_scale": [0.9, 0.5]}),
         ("data.augment", {"crop_scale": [0.0, 1.0]}),
-        ("prune.pattern", "4:8"),
+        ("prune.pattern", "1:4"),
         ("quantize.percentile", 50),
         ("quantize.weights", "int2"),
         ("quantize.placement", "everywhere"),

@@ -6,8 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from compress.prune import assert_nm, magnitude_masks, nm_mask
-from compress.reconstruct import corrected_rows, reconstruct, reduction_rows
+from compress.prune import PATTERNS, TWO_OF_FOUR, Pattern, magnitude_masks
+from compress.reconstruct import (
+    corrected_rows,
+    prune_layerwise,
+    reduction_rows,
+    strongest_rows,
+)
 from tests.compress import tiny
 
 
@@ -20,35 +25,46 @@ def correlated(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
     return causes @ mixing + 0.3 * noise
 
 
-def slow_corrected_rows(weight: np.ndarray, hessian: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def slow_corrected_rows(
+    weight: np.ndarray, hessian: np.ndarray, pattern: Pattern
+) -> tuple[np.ndarray, np.ndarray]:
     """Optimal brain surgery, one column after the other, each inverse computed anew.
 
     Cutting column i changes the columns after it by -w_i / G_00 * G_0, where G is the inverse
-    of the Hessian of column i and those after it; the loss of cutting it is w_i^2 / G_00.
+    of the Hessian of column i and those after it; the loss of cutting the columns u that begin
+    at i is w_u G_uu^-1 w_u.
     """
+    width = pattern.width
     hessian = hessian + np.eye(len(hessian)) * 0.01 * hessian.diagonal().mean()
     inverses = [np.linalg.inv(hessian[i:, i:]) for i in range(len(hessian))]
     rows, mask = weight.copy(), np.zeros(weight.shape, dtype=bool)
     for r in range(rows.shape[0]):
         for i in range(rows.shape[1]):
-            if i % 4 == 0:
-                losses = {j: rows[r, j] ** 2 / inverses[j][0, 0] for j in range(i, i + 4)}
-                for j in sorted(losses, key=lambda j: (-losses[j], j))[:2]:
-                    mask[r, j] = True
+            if i % pattern.group == 0:
+                losses = {
+                    j: rows[r, j : j + width]
+                    @ np.linalg.inv(inverses[j][:width, :width])
+                    @ rows[r, j : j + width]
+                    for j in range(i, i + pattern.group, width)
+                }
+                best = sorted(losses, key=lambda j: (-losses[j], j))
+                for j in best[: pattern.kept // width]:
+                    mask[r, j : j + width] = True
             if not mask[r, i]:
                 rows[r, i:] -= rows[r, i] / inverses[i][0, 0] * inverses[i][0]
                 rows[r, i] = 0
     return rows, mask
 
 
-def test_correction_equals_brain_surgery_column_by_column():
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
+def test_correction_equals_brain_surgery_column_by_column(pattern):
     # 136 columns are two blocks of 64 and a part of a third.
     inputs = correlated(400, 136)
     weight = torch.randn(3, 136, dtype=torch.float64)
     hessian = inputs.T @ inputs
 
-    rows, mask = corrected_rows(weight, hessian)
-    slow_rows, slow_mask = slow_corrected_rows(weight.numpy(), hessian.numpy())
+    rows, mask = corrected_rows(weight, hessian, pattern)
+    slow_rows, slow_mask = slow_corrected_rows(weight.numpy(), hessian.numpy(), pattern)
 
     assert np.array_equal(mask.numpy(), slow_mask)
     # Both are float64; only the order of the sums differs.
@@ -59,11 +75,11 @@ def test_correction_disturbs_the_output_less_than_magnitude():
     inputs = correlated(512, 64)
     weight = torch.randn(16, 64, dtype=torch.float64)
 
-    rows, mask = corrected_rows(weight, inputs.T @ inputs)
+    rows, mask = corrected_rows(weight, inputs.T @ inputs, TWO_OF_FOUR)
 
     exact = inputs @ weight.T
     corrected = (inputs @ rows.T - exact).norm()
-    by_magnitude = (inputs @ (weight * nm_mask(weight.abs())).T - exact).norm()
+    by_magnitude = (inputs @ (weight * TWO_OF_FOUR.mask(weight.abs())).T - exact).norm()
     # Correlated inputs let the survivors take over most of what is cut.
     assert corrected < 0.6 * by_magnitude
     assert (mask.reshape(-1, 4).sum(dim=1) == 2).all()
@@ -73,31 +89,53 @@ def test_correction_disturbs_the_output_less_than_magnitude():
 def test_with_independent_inputs_of_one_size_magnitude_is_already_best():
     weight = torch.randn(8, 32, dtype=torch.float64)
 
-    rows, mask = corrected_rows(weight, torch.eye(32, dtype=torch.float64))
+    rows, mask = corrected_rows(weight, torch.eye(32, dtype=torch.float64), TWO_OF_FOUR)
 
-    assert torch.equal(mask, nm_mask(weight.abs()))
+    assert torch.equal(mask, TWO_OF_FOUR.mask(weight.abs()))
     assert torch.allclose(rows, weight * mask, rtol=0, atol=1e-12)
+
+
+def test_the_strongest_weights_are_those_that_move_the_output_most_by_themselves():
+    inputs = torch.randn(300, 16, dtype=torch.float64) * torch.logspace(-2, 2, 16)
+    weight = torch.randn(5, 16, dtype=torch.float64)
+
+    rows, mask = strongest_rows(weight, inputs.T @ inputs, TWO_OF_FOUR)
+
+    moved = weight.abs() * inputs.norm(dim=0)
+    assert torch.equal(mask, TWO_OF_FOUR.mask(moved))
+    assert not torch.equal(mask, TWO_OF_FOUR.mask(weight.abs()))
+    assert torch.equal(rows, weight * mask)
 
 
 def test_an_input_that_is_always_zero_does_no_harm():
     inputs = correlated(200, 16)
     inputs[:, [3, 8]] = 0
 
-    rows, _ = corrected_rows(torch.randn(4, 16, dtype=torch.float64), inputs.T @ inputs)
+    rows, _ = corrected_rows(
+        torch.randn(4, 16, dtype=torch.float64), inputs.T @ inputs, TWO_OF_FOUR
+    )
 
     assert rows.isfinite().all()
 
 
-def test_the_result_is_exactly_two_of_four_everywhere(network):
-    layers = [layer for layer in tiny.layers(network) if layer.prune]
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
+@pytest.mark.parametrize("cut", [corrected_rows, strongest_rows])
+def test_the_result_follows_the_pattern_everywhere(cut, pattern):
+    # 2 x 2 patches of 4 channels would do; 3 channels are 12 inputs, no multiple of eight.
+    network = tiny.network()
+    layers = [
+        layer
+        for layer in tiny.layers(network)
+        if layer.prune and not pattern.unfit(network.get_parameter(f"{layer.name}.weight"))
+    ]
 
-    masks = reconstruct(network, layers, [tiny.pictures(16)])
+    masks = prune_layerwise(network, layers, [tiny.pictures(16)], cut, pattern)
 
     for layer in layers:
         weight = network.get_parameter(f"{layer.name}.weight").detach()
-        assert_nm(weight, layer.name, "after reconstruction")
+        pattern.check(weight, layer.name, "after pruning")
         mask = masks.masks[f"{layer.name}.weight"]
-        assert (mask.reshape(-1, 4).sum(dim=1) == 2).all()
+        assert (mask.reshape(-1, pattern.group).sum(dim=1) == pattern.kept).all()
         assert torch.equal(weight, weight * mask)
 
 
@@ -108,7 +146,7 @@ def test_a_reconstructed_network_is_closer_to_the_dense_one(network):
     cut, corrected = copy.deepcopy(network), copy.deepcopy(network)
 
     magnitude_masks(cut, [layer.name for layer in layers]).apply(cut)
-    reconstruct(corrected, layers, [calibration])
+    prune_layerwise(corrected, layers, [calibration], corrected_rows)
 
     with torch.inference_mode():
         exact = network(held_out)
@@ -120,7 +158,7 @@ def test_layers_that_read_the_same_tensor_share_one_pass(network):
     passes = []
     network.register_forward_pre_hook(lambda _module, inputs: passes.append(len(inputs[0])))
 
-    reconstruct(network, layers, [tiny.pictures(2), tiny.pictures(3, seed=1)])
+    prune_layerwise(network, layers, [tiny.pictures(2), tiny.pictures(3, seed=1)], corrected_rows)
 
     # Patch embedding, and in each of two blocks: q with k and v, attention output, two of FFN.
     assert passes == [2, 3] * (1 + 2 * 4)
@@ -132,7 +170,7 @@ def test_each_layer_sees_what_the_pruned_layers_before_it_compute(network):
     last = next(layer for layer in layers if layer.name.endswith("layers.1.mlp.fc2"))
     before = copy.deepcopy(network)
 
-    reconstruct(network, layers, [images])
+    prune_layerwise(network, layers, [images], corrected_rows)
 
     seen = []
     hook = network.get_submodule(last.name).register_forward_pre_hook(
@@ -142,7 +180,9 @@ def test_each_layer_sees_what_the_pruned_layers_before_it_compute(network):
         network(images)
     hook.remove()
     rows = seen[0].flatten(0, -2)
-    expected, _ = corrected_rows(before.get_parameter(f"{last.name}.weight").data, rows.T @ rows)
+    expected, _ = corrected_rows(
+        before.get_parameter(f"{last.name}.weight").data, rows.T @ rows, TWO_OF_FOUR
+    )
     actual = network.get_parameter(f"{last.name}.weight").detach()
     assert torch.allclose(actual, expected, rtol=0, atol=1e-5)
 
@@ -150,7 +190,7 @@ def test_each_layer_sees_what_the_pruned_layers_before_it_compute(network):
 def test_no_hook_stays_behind(network):
     layers = [layer for layer in tiny.layers(network) if layer.prune]
 
-    reconstruct(network, layers, [tiny.pictures(2)])
+    prune_layerwise(network, layers, [tiny.pictures(2)], corrected_rows)
 
     assert not any(module._forward_pre_hooks for module in network.modules())
 
