@@ -16,7 +16,7 @@ import torch
 
 from compress import export, latency
 from compress.calibrate import calibrate
-from compress.networks import deit
+from compress.networks import deit, roles
 from compress.networks.network import Classifier
 from compress.prune import magnitude_masks
 from compress.quantize import insert_quantizers
@@ -84,7 +84,7 @@ def _network(size: str) -> Classifier:
 
 
 def _compress(network: Classifier) -> None:
-    layers = deit.layers(network.body)
+    layers = roles.layers(network.body)
     masks = magnitude_masks(network.body, [layer.name for layer in layers if layer.prune])
     masks.apply(network.body)
     reads = {f"body.{layer.name}": layer.reads for layer in layers}

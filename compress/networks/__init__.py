@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compress.networks import deit
+from compress.networks import deit, swin
 from compress.networks.network import Family
 
-FAMILIES: dict[str, Family] = {"deit": deit.FAMILY}
+FAMILIES: dict[str, Family] = {"deit": deit.FAMILY, "swin": swin.FAMILY}

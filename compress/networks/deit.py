@@ -7,52 +7,28 @@ patch embedding. Not pruned: the head, which holds one row a class and decides t
 
 from __future__ import annotations
 
-import json
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
     DeiTConfig,
     DeiTForImageClassificationWithTeacher,
     PreTrainedModel,
     ViTConfig,
     ViTForImageClassification,
 )
-from transformers import logging as transformers_logging
 
 from compress.errors import CheckpointError, RecipeError
-from compress.networks.network import Family, Layer
+from compress.networks import checkpoint as checkpoints
+from compress.networks.network import Family
+from compress.networks.roles import layers
 
 _CLASSES: dict[str, type[PreTrainedModel]] = {
     "vit": ViTForImageClassification,
     "deit": DeiTForImageClassificationWithTeacher,
 }
-_ROLES = {
-    "attention.q_proj": ("query", "attention input"),
-    "attention.k_proj": ("key", "attention input"),
-    "attention.v_proj": ("value", "attention input"),
-    "attention.o_proj": ("attention output", "attention output"),
-    "mlp.fc1": ("FFN in", "FFN in"),
-    "mlp.fc2": ("FFN out", "FFN out"),
-}
-_HEAD_REASON = "the head stays dense: one row a class, and every answer passes through it"
-# What damaged files make their readers raise.
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    EOFError,
-    pickle.UnpicklingError,
-    SafetensorError,
-)
-_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "model.pth", "model.pt")
 
 
 def build(architecture: dict[str, Any]) -> nn.Module:
@@ -73,47 +49,8 @@ def build(architecture: dict[str, Any]) -> nn.Module:
 
 
 def load(checkpoint: str, classes: int) -> nn.Module:
-    """Load a DeiT from a local folder or from the Hugging Face hub, in float32.
-
-    A folder holds ``config.json`` and the weights, in transformers' key layout or in timm's.
-
-    Args:
-        checkpoint: The folder, or the name on the hub.
-        classes: How many the labels name.
-
-    Raises:
-        CheckpointError: Nothing there, another architecture or number of classes, or keys that
-            do not fit.
-    """
-    body = _load(checkpoint)
-    found = body.config.num_labels
-    if found != classes:
-        raise CheckpointError(
-            f"{checkpoint} tells {found} classes apart, the recipe's labels name {classes}. "
-            "Give the label set that it was trained on."
-        )
-    return body
-
-
-def _load(checkpoint: str) -> PreTrainedModel:
-    folder = Path(checkpoint)
-    if not folder.is_dir():
-        if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1:
-            raise CheckpointError(f"expected a folder with config.json and weights at {checkpoint}")
-        return _from_transformers(checkpoint)
-    config_file = folder / "config.json"
-    if not config_file.is_file():
-        raise CheckpointError(f"expected a config.json in {folder}, found none")
-    try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{config_file} is not JSON: {error}") from error
-    return _from_transformers(checkpoint) if "model_type" in config else _from_timm(folder, config)
-
-
-def layers(body: nn.Module) -> list[Layer]:
-    """Name every layer with weights and say what is done to it."""
-    return [_layer(name) for name, module in body.named_modules() if isinstance(module, _WEIGHTED)]
+    """Load a DeiT; see :func:`compress.networks.checkpoint.load`."""
+    return checkpoints.load(checkpoint, classes, _CLASSES, _from_timm)
 
 
 def blocks(body: nn.Module) -> list[str]:
@@ -122,94 +59,19 @@ def blocks(body: nn.Module) -> list[str]:
     return [f"{stem}.{index}" for index in range(len(body.get_submodule(stem)))]  # type: ignore[arg-type]
 
 
-_WEIGHTED = (nn.Linear, nn.Conv2d)
 FAMILY = Family(build=build, load=load, layers=layers, blocks=blocks)
-
-
-def _layer(name: str) -> Layer:
-    if "classifier" in name:
-        return Layer(name, "head", name, prune=False, reason=_HEAD_REASON)
-    if name.endswith("patch_embeddings.projection"):
-        return Layer(name, "patch embedding", name)
-    inner = next(key for key in _ROLES if name.endswith(key))
-    role, reads = _ROLES[inner]
-    return Layer(name, role, f"{name.removesuffix(inner)}{reads}")
 
 
 def _stem(body: nn.Module) -> str:
     return str(body.base_model_prefix)
 
 
-def _from_transformers(checkpoint: str) -> PreTrainedModel:
-    # Its own progress bars and warnings say nothing that the checks below do not.
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        config = AutoConfig.from_pretrained(checkpoint)
-        if config.model_type not in _CLASSES:
-            known = ", ".join(_CLASSES)
-            raise CheckpointError(
-                f"{checkpoint} is a {config.model_type!r}; family deit takes model types {known}"
-            )
-        loaded: Any = _CLASSES[config.model_type].from_pretrained(
-            checkpoint,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            dtype=torch.float32,
-        )
-    except _UNREADABLE as error:
-        place = "" if Path(checkpoint).is_dir() else "there is no such folder, and the hub said: "
-        raise CheckpointError(f"cannot load {checkpoint}: {place}{error}") from error
-    body: PreTrainedModel = loaded[0]
-    found = loaded[1]
-    if mismatched := sorted(found["mismatched_keys"]):
-        key, came, wanted = mismatched[0]
-        raise CheckpointError(
-            f"{checkpoint}: {key} has shape {tuple(came)}, expected {tuple(wanted)}"
-        )
-    if missing := sorted(found["missing_keys"]):
-        raise CheckpointError(
-            f"{checkpoint} lacks {len(missing)} weights: {', '.join(missing[:5])}"
-        )
-    return body
-
-
 def _from_timm(folder: Path, config: dict[str, Any]) -> PreTrainedModel:
-    state = _read_state(folder)
+    state = checkpoints.read_state(folder)
     distilled = "dist_token" in state
     body = _empty_body(state, config, distilled)
-    renamed = dict(_to_transformers(state, distilled))
-    expected = body.state_dict()
-    missing = sorted(expected.keys() - renamed.keys())
-    unknown = sorted(renamed.keys() - expected.keys())
-    if missing or unknown:
-        raise CheckpointError(
-            f"{folder} does not hold a timm DeiT: {len(missing)} weights missing "
-            f"({', '.join(missing[:3])}), {len(unknown)} unknown ({', '.join(unknown[:3])})"
-        )
-    for key, weight in renamed.items():
-        if weight.shape != expected[key].shape:
-            came, wanted = tuple(weight.shape), tuple(expected[key].shape)
-            raise CheckpointError(f"{folder}: {key} has shape {came}, expected {wanted}")
-    body.load_state_dict({key: weight.float() for key, weight in renamed.items()})
+    checkpoints.fill(body, _to_transformers(state, distilled), folder, "a timm DeiT")
     return body
-
-
-def _read_state(folder: Path) -> dict[str, Tensor]:
-    for name in _WEIGHT_FILES:
-        path = folder / name
-        if path.is_file():
-            break
-    else:
-        raise CheckpointError(f"expected one of {', '.join(_WEIGHT_FILES)} in {folder}")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        raise CheckpointError(f"cannot read {path}: {type(error).__name__}") from error
-    # The authors' own files keep the weights under "model".
-    return dict(state.get("model", state))
 
 
 def _empty_body(
