@@ -221,4 +221,4 @@ def test_weights_of_transformers_with_another_shape_are_refused(tmp_path):
 def test_another_architecture_is_refused_by_its_type(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
 
-    assert "is a 'bert'; family deit takes model types vit, deit" in refusal(tmp_path)
+    assert "is a 'bert'; this family takes model types vit, deit" in refusal(tmp_path)
