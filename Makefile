@@ -38,7 +38,7 @@ demo: $(VENV)/.run  ## Compress a small Vision Transformer, then serve it and a 
 	$(BIN)/gpusq serve --repository model_repository --host $(HOST) --port $(PORT)
 
 test: $(VENV)/.dev  ## Run the tests that need neither a GPU nor a container.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(VENV)/.dev  ## Check format, lint, types and the direction of imports.
 	$(BIN)/ruff format --check $(SOURCES)

@@ -61,12 +61,28 @@ def _serve(arguments: list[str]) -> None:
 
 
 def _compress(arguments: argparse.Namespace) -> None:
-    from compress import pipeline, recipe  # noqa: PLC0415
+    from compress import pipeline, recipe_file  # noqa: PLC0415
 
-    loaded = recipe.load(arguments.recipe, arguments.set)
+    loaded = recipe_file.load(arguments.recipe, arguments.set)
     version = pipeline.compress(loaded, restart=arguments.restart)
-    print(f"Report: {loaded.run / 'report.html'}")
-    print(f"Model:  {version}")
+    if version is not None:
+        print(f"Report: {loaded.run / 'report.html'}")
+        print(f"Model:  {version}")
+
+
+def _ablate(arguments: argparse.Namespace) -> None:
+    from compress import ablate, recipe_file  # noqa: PLC0415
+
+    if arguments.list:
+        for ingredient in ablate.INGREDIENTS:
+            print(f"{ingredient.name:40} {' '.join(ingredient.changes)}")
+        return
+    loaded = recipe_file.load(arguments.recipe, arguments.set)
+    table = ablate.run(loaded, seeds=arguments.seeds, only=arguments.only)
+    print(table.text())
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(table.json(), encoding="utf-8")
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -116,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_compress, _add_evaluate, _add_publish, _add_bench):
+    for add in (_add_compress, _add_ablate, _add_evaluate, _add_publish, _add_bench):
         add(commands)
     # Its options are the gateway's own: 'gpusq serve --help' shows them.
     commands.add_parser("serve", help="start the gateway over a model repository", add_help=False)
@@ -144,6 +160,30 @@ def _add_compress(commands: _Commands) -> None:
         metavar="KEY=VALUE",
         help="change one line of the recipe, such as prune.criterion=magnitude; may be repeated",
     )
+
+
+def _add_ablate(commands: _Commands) -> None:
+    parser = _add(
+        commands,
+        "ablate",
+        _ablate,
+        "run a recipe again and again with one ingredient changed at a time",
+        "gpusq ablate recipes/digits.yaml --seeds 3 --only 'no late features' 'INT4'",
+    )
+    parser.add_argument("recipe", type=Path, help="a YAML file, see docs/recipes.md")
+    parser.add_argument("--seeds", type=_count, default=1, help="runs of each; medians are shown")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="these ingredients; all that fit if not given"
+    )
+    parser.add_argument("--list", action="store_true", help="name the ingredients and what changes")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one line of the recipe in every run; may be repeated",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every run's scores")
 
 
 def _add_evaluate(commands: _Commands) -> None:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.networks.network import captured_outputs
+from compress.parallel import Processes
 
 
 def hard_loss(student_logits: Tensor, labels: Tensor) -> Tensor:
@@ -35,7 +36,9 @@ def soft_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float
     return divergence * temperature**2
 
 
-def feature_loss(student_map: Tensor, teacher_map: Tensor, counted: Tensor) -> Tensor:
+def feature_loss(
+    student_map: Tensor, teacher_map: Tensor, counted: Tensor, total: Tensor | None = None
+) -> Tensor:
     """Compare two feature maps on some of their samples.
 
     Maps are standardised over the channels of each token, so that the loss does not depend on
@@ -45,13 +48,17 @@ def feature_loss(student_map: Tensor, teacher_map: Tensor, counted: Tensor) -> T
         student_map: [b, ..., channels].
         teacher_map: The same shape.
         counted: [b] bool, the samples to compare.
+        total: To divide by, where other processes hold a part of the batch; the number of counted
+            samples, at least 1, if not given.
 
     Returns:
         Scalar; zero when no sample is counted.
     """
     student, teacher = _standardized(student_map), _standardized(teacher_map)
     distances = (student - teacher).square().flatten(1).mean(dim=1)
-    return (distances * counted).sum() / counted.sum().clamp(min=1)
+    if total is None:
+        total = counted.sum().clamp(min=1)
+    return (distances * counted).sum() / total
 
 
 def layer_weights(
@@ -113,31 +120,46 @@ class MixedDistillation:
         teacher: Frozen and in evaluation mode from here on.
         student: To train.
         weights: Of the terms; its ``layers`` names the modules that are compared.
+        processes: That hold a part of each batch.
     """
 
-    def __init__(self, teacher: nn.Module, student: nn.Module, weights: Weights) -> None:
+    def __init__(
+        self,
+        teacher: nn.Module,
+        student: nn.Module,
+        weights: Weights,
+        processes: Processes | None = None,
+    ) -> None:
         self.teacher = teacher.eval().requires_grad_(False)
         self.student = student
         self.weights = weights
+        self.processes = processes or Processes()
 
-    def __call__(self, images: Tensor, labels: Tensor | None) -> Losses:
+    def __call__(
+        self, images: Tensor, labels: Tensor | None, forward: nn.Module | None = None
+    ) -> Losses:
         """Compare the two networks on one batch.
 
         Args:
             images: [b, h, w, 3].
             labels: [b]; None takes the teacher's predictions.
+            forward: What to call in the student's place, such as its wrapper that averages
+                gradients over processes.
         """
         compared = list(self.weights.layers) if self.weights.feature else []
         with captured_outputs(self.teacher, compared) as teacher_maps, torch.no_grad():
             teacher_logits = self.teacher(images).float()
         with captured_outputs(self.student, compared) as student_maps:
-            student_logits = self.student(images).float()
+            student_logits = (forward or self.student)(images).float()
         predicted = teacher_logits.argmax(dim=-1)
         counted = predicted == student_logits.argmax(dim=-1)
         if not self.weights.agree_only:
             counted = torch.ones_like(counted)
+        # The mean over all processes' samples, once gradients are averaged over processes.
+        total = self.processes.mean(counted.sum().float()).clamp(min=1 / self.processes.count)
         layers = {
-            name: feature_loss(student_maps[name], teacher_maps[name], counted) for name in compared
+            name: feature_loss(student_maps[name], teacher_maps[name], counted, total)
+            for name in compared
         }
         terms = {
             "hard": hard_loss(student_logits, predicted if labels is None else labels),

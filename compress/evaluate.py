@@ -13,8 +13,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from compress.data.folder import ImageFolder, ordered_batches
+from compress.data.folder import ImageFolder, chosen_batches
 from compress.errors import DataError, PlanError
+from compress.parallel import Processes
 
 if TYPE_CHECKING:
     from contract.card import ModelCard
@@ -41,26 +42,40 @@ class Score:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def evaluate(score: Scorer, images: ImageFolder, what: str) -> Score:
+def evaluate(
+    score: Scorer, images: ImageFolder, what: str, processes: Processes | None = None
+) -> Score:
     """Score every picture of a labelled folder.
 
     Args:
         score: The network.
         images: Labelled, without augmentation.
         what: Shown at the progress bar.
+        processes: That share the work; each gets the whole result.
 
     Raises:
         DataError: Not one picture could be decoded.
     """
-    ranks: list[int] = []
-    skipped: dict[str, str] = {}
-    with tqdm(total=len(images), desc=what, unit="image", dynamic_ncols=True, leave=False) as bar:
-        for batch in ordered_batches(images, _BATCH):
-            skipped.update(batch.skipped)
+    processes = processes or Processes()
+    found: list[int] = []
+    unread: list[tuple[str, str]] = []
+    share = range(processes.rank, len(images), processes.count)
+    with tqdm(
+        total=len(share),
+        desc=what,
+        unit="image",
+        dynamic_ncols=True,
+        leave=False,
+        disable=not processes.main,
+    ) as bar:
+        for batch in chosen_batches(images, _BATCH, share):
+            unread.extend(batch.skipped)
             bar.update(len(batch.labels) + len(batch.skipped))
             if len(batch.labels):
                 scores = score(batch.images.numpy())
-                ranks.extend(_ranks(scores, batch.labels.numpy()))
+                found.extend(_ranks(scores, batch.labels.numpy()))
+    ranks = processes.gathered(found)
+    skipped = dict(processes.gathered(unread))
     if not ranks:
         raise DataError(f"none of the {len(images)} pictures could be decoded: {skipped}")
     first, five = np.mean([r == 0 for r in ranks]), np.mean([r < 5 for r in ranks])

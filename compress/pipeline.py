@@ -6,14 +6,16 @@ from pathlib import Path
 
 import torch
 
-from compress import export, report, stages
+from compress import export, parallel, report, stages
+from compress.parallel import Processes
 from compress.plan import repository
 from compress.recipe import Recipe
 from compress.run import Run
 from compress.tasks.classify import Classification
+from compress.tracking import Tracker
 
 
-def compress(recipe: Recipe, *, restart: bool = False) -> Path:
+def compress(recipe: Recipe, *, restart: bool = False) -> Path | None:
     """Compress one network and put it into the model repository.
 
     Args:
@@ -21,34 +23,57 @@ def compress(recipe: Recipe, *, restart: bool = False) -> Path:
         restart: Begin anew even where an earlier run left results.
 
     Returns:
-        The version folder in the model repository.
+        The version folder in the model repository; None in processes other than the main one,
+        which only take part in training.
 
     Raises:
         CompressError: Whatever the person who wrote the recipe can put right.
     """
+    work = prepare(recipe, parallel.launched(), restart=restart)
+    outcome = networks(work)
+    if not work.processes.main:
+        return None
+    bundle = work.run.folder / "bundle"
+    parity = export.write_bundle(
+        outcome.quantized.network.cpu(),
+        report.card(outcome),
+        work.task.calibration(export.PARITY_IMAGES),
+        list(outcome.masks.masks),
+        bundle,
+    )
+    dense = work.run.folder / "dense.onnx"
+    export.write_graph(outcome.dense.network.cpu(), work.task.preprocessing, dense)
+    report.write(outcome, parity, work.run)
+    return repository.publish(
+        bundle, recipe.publish.repository, recipe.name, max_batch_size=recipe.publish.max_batch_size
+    )
+
+
+def prepare(recipe: Recipe, processes: Processes, *, restart: bool = False) -> stages.Work:
+    """Open the run's folder and the pictures.
+
+    Raises:
+        CheckpointError: The folder belongs to another recipe.
+        DataError: A folder of pictures is missing, empty, or names no class.
+        RecipeError: A tracker is not installed.
+    """
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    run = Run(recipe.run, recipe.digest(), restart=restart)
-    work = stages.Work(recipe, run, Classification(recipe), device)
+    with processes.main_first():
+        run = Run(recipe.run, recipe.digest(), restart=restart and processes.main)
+    config = {"recipe": recipe.name, "digest": recipe.digest(), "seed": recipe.seed}
+    trackers = recipe.trackers if processes.main else ()
+    tracker = Tracker(trackers, run.folder, recipe.name, config)
+    return stages.Work(recipe, run, Classification(recipe, processes), processes, tracker)
 
+
+def networks(work: stages.Work) -> report.Outcome:
+    """Make the three networks, or take those that the run's folder holds."""
     dense = stages.dense_teacher(work)
     layers = stages.layers_of(work, dense.network)
     sparse, masks = stages.sparse_student(work, dense, layers)
     quantized = stages.quantized_student(work, dense, sparse, layers, masks)
-
-    outcome = report.Outcome(recipe, work.task, layers, masks, dense, sparse, quantized)
-    bundle = run.folder / "bundle"
-    parity = export.write_bundle(
-        quantized.network.cpu(),
-        report.card(outcome),
-        work.task.calibration(export.PARITY_IMAGES),
-        list(masks.masks),
-        bundle,
-    )
-    export.write_graph(dense.network.cpu(), work.task.preprocessing, run.folder / "dense.onnx")
-    report.write(outcome, parity, run)
-    return repository.publish(
-        bundle, recipe.publish.repository, recipe.name, max_batch_size=recipe.publish.max_batch_size
-    )
+    if work.tracker:
+        work.tracker.close()
+    return report.Outcome(work.recipe, work.task, layers, masks, dense, sparse, quantized)

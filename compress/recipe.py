@@ -1,21 +1,17 @@
-"""The recipe: every decision of one compression, read from YAML and checked at the door.
+"""The recipe: every decision of one compression, checked at the door.
 
-The only reader of YAML in the project. Values are frozen; unknown keys are refused. Defaults
-are explained in docs/method.md.
+Values are frozen; unknown keys are refused. Defaults are explained in docs/method.md.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from compress.errors import RecipeError
 from contract.preprocess import Preprocessing
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -31,7 +27,12 @@ _NOT_DECISIVE: Any = {
     "description": True,
     "licence": True,
     "checkpoint_every_s": True,
+    "trackers": True,
     "data": {"workers"},
+    # How a batch is divided changes rounding, not the method.
+    "teacher": {"micro_batch"},
+    "prune": {"schedule": {"micro_batch"}},
+    "quantize": {"schedule": {"micro_batch"}},
 }
 
 
@@ -106,7 +107,8 @@ class Data(_Part):
 
     Attributes:
         source: "folder", or "digits": scikit-learn's scanned digits, written out as such a folder.
-        train: Folder of training pictures; every picture below it when ``labelled`` is false.
+        train: Folder of training pictures, or several; every picture below it when ``labelled`` is
+            false. A folder with ``*.tar`` files in it holds tar shards.
         evaluate: Folders to report accuracy on, by the name the report shows.
         labels: A label set's name, or the class names themselves.
         labelled: False: folder names in ``train`` are ignored and the predictions of each
@@ -115,12 +117,17 @@ class Data(_Part):
     """
 
     source: Literal["folder", "digits"] = "folder"
-    train: Path
+    train: Path | Annotated[list[Path], Field(min_length=1)]
     evaluate: dict[str, Path] = Field(min_length=1)
     labels: str | list[str]
     labelled: bool = True
     augment: Augment = Augment()
     workers: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def train_folders(self) -> list[Path]:
+        """The training folders, however many were given."""
+        return self.train if isinstance(self.train, list) else [self.train]
 
 
 class Schedule(_Part):
@@ -128,19 +135,26 @@ class Schedule(_Part):
 
     Attributes:
         epochs: Passes over the training pictures; fractions are allowed.
+        batch_size: Pictures an optimiser step, of all processes together.
+        micro_batch: Largest number of pictures that one process computes at once; a step adds up
+            the gradients of as many as it needs. None computes its whole part at once.
         learning_rate: Peak rate at this batch size.
         warmup: Share of the steps with a rising rate.
         clip_norm: Largest gradient norm.
-        autocast: "bfloat16" computes matrix products in bfloat16, with float32 master weights.
+        autocast: "bfloat16" and "float16" compute matrix products in that format, with float32
+            master weights; float16 with scaled gradients.
+        evaluate_every: Epochs between two evaluations while training goes on; None has none.
     """
 
     epochs: Positive
     batch_size: Count = 32
+    micro_batch: Count | None = None
     learning_rate: Positive
     weight_decay: NotNegative = 0.0
     warmup: Fraction = 0.1
     clip_norm: Positive = 5.0
-    autocast: Literal["float32", "bfloat16"] = "float32"
+    autocast: Literal["float32", "bfloat16", "float16"] = "float32"
+    evaluate_every: Positive | None = None
 
 
 class Distill(_Part):
@@ -181,13 +195,39 @@ class Prune(_Part):
             calibration activations (Frantar and Alistarh 2023).
         calibration_images: Pictures that "wanda" and "reconstruct" see, augmented as in training:
             on the plain pictures of few classes "reconstruct" fits those alone.
+        permute: Reorder the FFN's hidden channels and each head's value channels first, so that
+            masks keep more (Pool and Yu 2021); the network computes the same.
+        masks: "fixed" chooses them once; "recomputed" chooses them anew while training goes on,
+            "gradual" does so and cuts in steps. Both need the magnitude criterion.
+        settle: Share of the steps after which moving masks stay.
+        every: Steps between two choices of moving masks.
         schedule: Distillation after pruning; None skips it.
     """
 
     pattern: Literal["2:4", "4:8"] = "2:4"
     criterion: Literal["magnitude", "wanda", "reconstruct"] = "magnitude"
     calibration_images: Count = 256
+    permute: bool = False
+    masks: Literal["fixed", "recomputed", "gradual"] = "fixed"
+    settle: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    every: Count = 10
     schedule: Schedule | None
+
+    @field_validator("pattern", mode="before")
+    @classmethod
+    def _not_a_time(cls, value: Any) -> Any:
+        # YAML 1.1 reads an unquoted 4:8 as four minutes and eight seconds.
+        return {124: "2:4", 248: "4:8"}.get(value, value) if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Prune:
+        if self.masks != "fixed" and (self.criterion != "magnitude" or self.schedule is None):
+            raise ValueError(
+                f"masks {self.masks} need criterion magnitude and a schedule in which they move"
+            )
+        if self.permute and self.pattern != "2:4":
+            raise ValueError(f"permute needs pattern 2:4, got {self.pattern}")
+        return self
 
 
 # Inputs that weights of each format go with; float32 is weight-only.
@@ -268,6 +308,7 @@ class Recipe(_Part):
         threads: Threads of the training process; None leaves it to torch. Results repeat bit
             by bit only for the same number.
         licence: Of the resulting weights, for the card.
+        trackers: Where metrics go while they happen; TensorBoard's files lie in the run's folder.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -286,6 +327,7 @@ class Recipe(_Part):
     publish: Publish = Publish()
     run: Path
     checkpoint_every_s: Positive = 60.0
+    trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ("tensorboard",)
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Recipe:
@@ -295,6 +337,8 @@ class Recipe(_Part):
             )
         if self.data.augment.mix and self.data.labelled:
             raise ValueError("augment.mix needs labelled: false, where the teacher labels blends")
+        if self.data.source == "digits" and isinstance(self.data.train, list):
+            raise ValueError("data.source digits writes one training folder, give one")
         if self.teacher and not self.data.labelled:
             raise ValueError("a teacher trained from scratch needs labelled: true")
         return self
@@ -303,47 +347,3 @@ class Recipe(_Part):
         """Return a hash of everything that decides the result, to tell runs apart."""
         decides = self.model_dump(mode="json", exclude=_NOT_DECISIVE)
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def load(path: Path, changes: Sequence[str] = ()) -> Recipe:
-    """Read a recipe.
-
-    Args:
-        path: The YAML file.
-        changes: ``KEY=VALUE`` with a dotted key and a YAML value, applied in order.
-
-    Raises:
-        RecipeError: No such file, not YAML, or a value that does not fit; every fault is named.
-    """
-    try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not YAML: {error}") from error
-    for change in changes:
-        _apply(plain, change)
-    try:
-        return Recipe.model_validate(plain)
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'recipe'}: {fault['msg']}"
-            for fault in error.errors()
-        )
-        raise RecipeError(f"{path}: {faults}") from error
-
-
-def _apply(plain: Any, change: str) -> None:
-    key, equals, value = change.partition("=")
-    if not equals:
-        raise RecipeError(f"expected KEY=VALUE, such as prune.criterion=magnitude, got {change!r}")
-    *parents, last = key.split(".")
-    part = plain
-    for parent in parents:
-        part = part.setdefault(parent, {}) if isinstance(part, dict) else None
-    if not isinstance(part, dict):
-        raise RecipeError(f"{change!r}: the recipe has no section {'.'.join(parents)!r}")
-    try:
-        part[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{change!r} is not a YAML value: {error}") from error

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from compress.calibrate import calibrate
@@ -21,8 +21,11 @@ from compress.data.folder import Batch
 from compress.distill import Losses, MixedDistillation, Weights, hard_loss, layer_weights
 from compress.errors import RecipeError
 from compress.evaluate import Score, torch_scorer
+from compress.mask_schedule import MovingMasks
 from compress.networks import FAMILIES
 from compress.networks.network import Classifier, Layer
+from compress.parallel import Processes
+from compress.permute import permute_channels
 from compress.placement import place_quantizers
 from compress.prune import PATTERNS, Masks, magnitude_masks
 from compress.quantize import switch_on
@@ -30,7 +33,8 @@ from compress.recipe import Recipe, Schedule
 from compress.reconstruct import corrected_rows, prune_layerwise, strongest_rows
 from compress.run import Run
 from compress.tasks.classify import Classification
-from compress.train import History, Stage, checkpoint_name, train
+from compress.tracking import Tracker
+from compress.train import History, Stage, checkpoint_name, total_steps, train
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,20 @@ class Work:
         recipe: What to do.
         run: Where results and checkpoints are.
         task: Pictures, labels, metric.
-        device: Where networks are trained.
+        processes: That train together; each on its device.
+        tracker: Shows metrics while they happen.
     """
 
     recipe: Recipe
     run: Run
     task: Classification
-    device: torch.device
+    processes: Processes = field(default_factory=Processes)
+    tracker: Tracker | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where networks are trained."""
+        return self.processes.device
 
 
 @dataclass(frozen=True)
@@ -77,10 +88,10 @@ def dense_teacher(work: Work) -> Result:
         return _finish(work, "teacher", network, History)
 
     def fit(schedule: Schedule) -> History:
-        def loss(batch: Batch, step: int) -> Losses:
+        def loss(forward: nn.Module, batch: Batch, step: int) -> Losses:
             images, labels = _inputs(work, batch, step)
             assert labels is not None  # noqa: S101 - the recipe was checked for it
-            term = hard_loss(network(images).float(), labels)
+            term = hard_loss(forward(images).float(), labels)
             return Losses(term, {"hard": term.detach()}, {})
 
         return _train(work, "teacher", network, loss, schedule)
@@ -104,15 +115,17 @@ def layers_of(work: Work, network: Classifier) -> list[Layer]:
 def sparse_student(work: Work, dense: Result, layers: list[Layer]) -> tuple[Result, Masks]:
     """Stage 1: prune a copy of the dense network and distil the dense one into it."""
     student = _copy_to_train(work, dense.network, layers)
-    masks = _masks(work, student, layers)
+    masks, moving = _masks(work, student, layers)
     prune = work.recipe.prune
     loss = _distillation(work, dense.network, student, {})
 
     def fit() -> History:
+        if moving:
+            moving.start(student)
         masks.apply(student)
         if prune.schedule is None:
             return History()
-        return _train(work, "sparse", student, loss, prune.schedule, masks)
+        return _train(work, "sparse", student, loss, prune.schedule, moving or masks)
 
     result = _finish(work, "sparse", student, fit, masks)
     return result, masks
@@ -132,6 +145,7 @@ def quantized_student(
         if not work.run.has(checkpoint_name("quantized")):
             pictures = _calibration(work, quantize.calibration_images)
             calibrate(student, pictures, quantize.observer, quantize.percentile)
+            work.processes.take_from_main(student.state_dict())
         switch_on(student)
         if quantize.schedule is None:
             return History()
@@ -179,15 +193,45 @@ def _check_input(recipe: Recipe, body: Any) -> None:
         )
 
 
-def _masks(work: Work, student: Classifier, layers: list[Layer]) -> Masks:
-    """Choose the masks, or take those that an earlier run chose."""
+def _masks(
+    work: Work, student: Classifier, layers: list[Layer]
+) -> tuple[Masks, MovingMasks | None]:
+    """Choose the masks, or take those that an earlier run chose; say how they move, if they do."""
+    prune = work.recipe.prune
+    kept = _earlier_masks(work)
+    masks = Masks(kept["masks"], PATTERNS[prune.pattern]) if kept else None
+    if masks is None:
+        masks = _chosen_masks(work, student, [layer for layer in layers if layer.prune], layers)
+        work.processes.take_from_main({**student.state_dict(), **masks.masks})
+    if prune.masks == "fixed" or prune.schedule is None:
+        return masks, None
+    steps = total_steps(prune.schedule, work.task.steps_per_epoch(prune.schedule))
+    settled = max(1, round(prune.settle * steps))
+    moving = MovingMasks(masks, settled, prune.every, gradual=prune.masks == "gradual")
+    if kept:
+        moving.hidden = kept["hidden"]
+    return masks, moving
+
+
+def _earlier_masks(work: Work) -> dict[str, dict[str, Tensor]] | None:
+    for name in ("sparse", checkpoint_name("sparse")):
+        if (state := _load(work, name)) is not None:
+            return {
+                part: {key: value.to(work.device) for key, value in state.get(part, {}).items()}
+                for part in ("masks", "hidden")
+            }
+    return None
+
+
+def _chosen_masks(
+    work: Work, student: Classifier, pruned: list[Layer], layers: list[Layer]
+) -> Masks:
     prune = work.recipe.prune
     pattern = PATTERNS[prune.pattern]
-    for name in ("sparse", checkpoint_name("sparse")):
-        if (state := work.run.load(name)) is not None:
-            kept = {key: mask.to(work.device) for key, mask in state["masks"].items()}
-            return Masks(kept, pattern)
-    pruned = [layer for layer in layers if layer.prune]
+    if prune.permute:
+        (picture, *_) = _calibration(work, 2)
+        with _bar(work, "permute", len(pruned)) as bar:
+            permute_channels(student, layers, picture, bar.update)
     if prune.criterion == "magnitude":
         return magnitude_masks(student, [layer.name for layer in pruned], pattern)
     views = work.task.training_views(prune.calibration_images)
@@ -196,14 +240,19 @@ def _masks(work: Work, student: Classifier, layers: list[Layer]) -> Masks:
     lower = prune.schedule is not None and prune.schedule.autocast == "bfloat16"
     with (
         torch.autocast(work.device.type, torch.bfloat16, enabled=lower),
-        tqdm(total=len(pruned), desc=prune.criterion, unit="layer", dynamic_ncols=True) as bar,
+        _bar(work, prune.criterion, len(pruned)) as bar,
     ):
         return prune_layerwise(student, pruned, pictures, cut, pattern, bar.update)
 
 
+def _bar(work: Work, what: str, total: int) -> tqdm[Any]:
+    quiet = not work.processes.main
+    return tqdm(total=total, desc=what, unit="layer", dynamic_ncols=True, disable=quiet)
+
+
 def _distillation(
     work: Work, teacher: Classifier, student: Classifier, stage_one_losses: dict[str, float]
-) -> Callable[[Batch, int], Losses]:
+) -> Callable[[nn.Module, Batch, int], Losses]:
     settings = work.recipe.distill
     compared = feature_layers(work, teacher)
     per_layer = dict.fromkeys(compared, 1.0)
@@ -217,11 +266,11 @@ def _distillation(
         agree_only=settings.agree_only,
         layers=per_layer,
     )
-    compare = MixedDistillation(teacher, student, weights)
+    compare = MixedDistillation(teacher, student, weights, work.processes)
 
-    def loss(batch: Batch, step: int) -> Losses:
+    def loss(forward: nn.Module, batch: Batch, step: int) -> Losses:
         images, labels = _inputs(work, batch, step)
-        return compare(images, labels if settings.hard_label == "given" else None)
+        return compare(images, labels if settings.hard_label == "given" else None, forward)
 
     return loss
 
@@ -239,18 +288,36 @@ def _train(
     work: Work,
     name: str,
     network: Classifier,
-    loss: Callable[[Batch, int], Losses],
+    loss: Callable[[nn.Module, Batch, int], Losses],
     schedule: Schedule,
-    masks: Masks | None = None,
+    masks: Masks | MovingMasks | None = None,
 ) -> History:
+    def log(values: dict[str, float], step: int) -> None:
+        if work.tracker:
+            work.tracker.log(name, values, step)
+
+    def score() -> dict[str, float]:
+        scores = work.task.evaluate(torch_scorer(network), name)
+        return {data: found.top1 for data, found in scores.items()}
+
+    hooks: dict[str, Any] = {}
+    if isinstance(masks, MovingMasks):
+        hooks = {"after_step": masks.after_step, "keep": masks.state}
+    elif masks:
+        hooks = {
+            "after_step": lambda network, _step: masks.apply(network),
+            "keep": lambda: {"masks": masks.masks},
+        }
     stage = Stage(
         name=name,
         network=network,
         loss=loss,
         batches=lambda first: work.task.batches(schedule, first),
         steps_per_epoch=work.task.steps_per_epoch(schedule),
-        after_step=masks.apply if masks else lambda _network: None,
-        keep={"masks": masks.masks} if masks else {},
+        score=score,
+        log=log,
+        processes=work.processes,
+        **hooks,
     )
     return train(stage, schedule, work.run, work.recipe.checkpoint_every_s)
 
@@ -263,7 +330,7 @@ def _finish(
     masks: Masks | None = None,
 ) -> Result:
     """Do a stage unless its result is there; score it, keep it, and check its masks."""
-    state = work.run.load(name)
+    state = _load(work, name)
     if state is None:
         history = fit()
         if masks:
@@ -275,9 +342,18 @@ def _finish(
             "scores": {data: dataclasses.asdict(score) for data, score in scores.items()},
             "masks": masks.masks if masks else {},
         }
-        work.run.save(name, state)
-        work.run.drop(checkpoint_name(name))
+        if work.processes.main:
+            work.run.save(name, state)
+            work.run.drop(checkpoint_name(name))
     return _restored(network, state, masks, name)
+
+
+def _load(work: Work, name: str) -> dict[str, Any] | None:
+    """Load what is kept as ``name``, the same in every process, whichever is ahead."""
+    work.processes.wait()
+    state = work.run.load(name)
+    work.processes.wait()
+    return state
 
 
 def _restored(network: Classifier, state: dict[str, Any], masks: Masks | None, name: str) -> Result:

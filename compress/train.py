@@ -18,14 +18,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from compress.data.folder import Batch
+from compress.distill import Losses
 from compress.errors import TrainingError
+from compress.parallel import Processes
 
 if TYPE_CHECKING:
-    from compress.distill import Losses
     from compress.recipe import Schedule
     from compress.run import Run
 
 _RECORD_EVERY = 10
+_LOWER = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass
@@ -36,12 +38,14 @@ class History:
         points: One entry every few steps: step, learning rate and the mean of each term since
             the entry before.
         layer_losses: Mean feature loss of each layer over the last epoch.
+        scores: Top-1 on each held-out folder while training went on, with the step.
         skipped: Pictures that could not be decoded, with the reason.
         seconds: Spent in steps, resumed runs included.
     """
 
     points: list[dict[str, float]] = field(default_factory=list)
     layer_losses: dict[str, float] = field(default_factory=dict)
+    scores: list[dict[str, float]] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -53,20 +57,27 @@ class Stage:
     Args:
         name: Of the checkpoint and of the progress bar.
         network: To train; its mode is set to training.
-        loss: Of one batch.
-        batches: Endless batches from a given step on.
-        steps_per_epoch: Batches an epoch.
-        after_step: Called with the network after every optimiser step: masks.
-        keep: More state that a resumed run needs, such as the masks; plain and constant.
+        loss: Of one batch; its first argument is what to call in the network's place.
+        batches: Endless steps from a given one on, each the batches whose gradients it adds up.
+        steps_per_epoch: Steps an epoch.
+        after_step: Called with the network and the step after every optimiser step: masks.
+        keep: Returns more state that a resumed run needs, such as the masks.
+        score: Scores the network as it is, by name of the data; called every
+            ``schedule.evaluate_every`` epochs.
+        log: Called with each point of the record and its step.
+        processes: That train together.
     """
 
     name: str
     network: nn.Module
-    loss: Callable[[Batch, int], Losses]
-    batches: Callable[[int], Iterator[Batch]]
+    loss: Callable[[nn.Module, Batch, int], Losses]
+    batches: Callable[[int], Iterator[list[Batch]]]
     steps_per_epoch: int
-    after_step: Callable[[nn.Module], None] = lambda _network: None
-    keep: dict[str, Any] = field(default_factory=dict)
+    after_step: Callable[[nn.Module, int], None] = lambda _network, _step: None
+    keep: Callable[[], dict[str, Any]] = dict
+    score: Callable[[], dict[str, float]] = dict
+    log: Callable[[dict[str, float], int], None] = lambda _values, _step: None
+    processes: Processes = field(default_factory=Processes)
 
 
 def train(stage: Stage, schedule: Schedule, run: Run, checkpoint_every_s: float = 60.0) -> History:
@@ -79,22 +90,24 @@ def train(stage: Stage, schedule: Schedule, run: Run, checkpoint_every_s: float 
         TrainingError: The loss is no longer a number.
     """
     steps = total_steps(schedule, stage.steps_per_epoch)
-    optimizer = _optimizer(stage.network, schedule)
-    meter = _Meter(steps, stage.steps_per_epoch)
+    optimizer = _Optimizer(stage, schedule)
+    meter = _Meter(steps, stage)
     first = _resume(stage, optimizer, meter, run)
+    forward = stage.processes.joined(stage.network)
     stage.network.train()
     since = time.monotonic()
-    with tqdm(total=steps, initial=first, desc=stage.name, unit="step", dynamic_ncols=True) as bar:
-        for step, batch in zip(range(first, steps), stage.batches(first), strict=False):
-            # Dropout, where a network has any, draws from here.
-            torch.manual_seed(step)
+    quiet = not stage.processes.main
+    with tqdm(
+        total=steps, initial=first, desc=stage.name, unit="step", dynamic_ncols=True, disable=quiet
+    ) as bar:
+        for step, batches in zip(range(first, steps), stage.batches(first), strict=False):
             rate = learning_rate(step, steps, schedule)
-            losses = _step(stage, optimizer, schedule, batch, step, rate)
-            meter.add(step, rate, losses, batch)
+            meter.add(step, rate, optimizer.step(forward, batches, step, rate), batches)
             if (step + 1) % _RECORD_EVERY == 0:
                 bar.set_postfix(_shown(meter.history.points[-1]), refresh=False)
             bar.update()
-            if time.monotonic() - since > checkpoint_every_s:
+            _score(stage, schedule, meter.history, step + 1)
+            if time.monotonic() - since > checkpoint_every_s and stage.processes.main:
                 meter.history.seconds += time.monotonic() - since
                 since = time.monotonic()
                 _save(stage, optimizer, meter, run, step + 1)
@@ -117,44 +130,98 @@ def learning_rate(step: int, steps: int, schedule: Schedule) -> float:
     return schedule.learning_rate * (1 + math.cos(math.pi * progress)) / 2
 
 
-def _optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    # Biases, norms and scales are not decayed, as in the DeiT and Swin training recipes.
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": schedule.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+class _Optimizer:
+    """AdamW over the gradients of one step's batches, scaled where float16 needs it."""
+
+    def __init__(self, stage: Stage, schedule: Schedule) -> None:
+        self.stage, self.schedule = stage, schedule
+        network = stage.network
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        # Biases, norms and scales are not decayed, as in the DeiT and Swin training recipes.
+        groups = [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": schedule.weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.adamw = torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0)
+        self.device = next(network.parameters()).device.type
+        scaled = schedule.autocast == "float16"
+        self.scaler = torch.amp.GradScaler(self.device, enabled=scaled)
+
+    def step(self, forward: nn.Module, batches: list[Batch], step: int, rate: float) -> Losses:
+        """Change the weights once; return the mean losses over batches and processes."""
+        for group in self.adamw.param_groups:
+            group["lr"] = rate
+        self.adamw.zero_grad(set_to_none=True)
+        found = [
+            self._backward(forward, batch, step, (index, len(batches)))
+            for index, batch in enumerate(batches)
+        ]
+        self.scaler.unscale_(self.adamw)
+        nn.utils.clip_grad_norm_(self.stage.network.parameters(), self.schedule.clip_norm)
+        self.scaler.step(self.adamw)
+        self.scaler.update()
+        self.stage.after_step(self.stage.network, step)
+        return _mean(found, self.stage.processes)
+
+    def _backward(
+        self, forward: nn.Module, batch: Batch, step: int, place: tuple[int, int]
+    ) -> Losses:
+        index, count = place
+        processes = self.stage.processes
+        # Dropout, where a network has any, draws from here.
+        torch.manual_seed((step * count + index) * processes.count + processes.rank)
+        lower = _LOWER.get(self.schedule.autocast)
+        with processes.apart(forward, yet=index + 1 < count):
+            with torch.autocast(self.device, lower, enabled=lower is not None):
+                losses = self.stage.loss(forward, batch, step)
+            self.scaler.scale(losses.total / count).backward()  # type: ignore[no-untyped-call]
+        return losses
+
+    def state(self) -> dict[str, Any]:
+        """Return what :meth:`restore` takes."""
+        return {"optimizer": self.adamw.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from where :meth:`state` was taken."""
+        self.adamw.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+
+
+def _mean(found: list[Losses], processes: Processes) -> Losses:
+    """Average the losses of several batches, here and in the other processes."""
+    if len(found) == processes.count == 1:
+        return found[0]
+    terms, layers = list(found[0].terms), list(found[0].layers)
+    rows = [
+        torch.stack([losses.total.detach(), *losses.terms.values(), *losses.layers.values()])
+        for losses in found
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0)
+    total, *rest = processes.mean(torch.stack(rows).mean(dim=0)).unbind()
+    return Losses(
+        total,
+        dict(zip(terms, rest[: len(terms)], strict=True)),
+        dict(zip(layers, rest[len(terms) :], strict=True)),
+    )
 
 
-def _step(
-    stage: Stage,
-    optimizer: torch.optim.Optimizer,
-    schedule: Schedule,
-    batch: Batch,
-    step: int,
-    rate: float,
-) -> Losses:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    device = next(stage.network.parameters()).device.type
-    lower = schedule.autocast == "bfloat16"
-    with torch.autocast(device, torch.bfloat16, enabled=lower):
-        losses = stage.loss(batch, step)
-    optimizer.zero_grad(set_to_none=True)
-    losses.total.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(stage.network.parameters(), schedule.clip_norm)
-    optimizer.step()
-    stage.after_step(stage.network)
-    return losses
+def _score(stage: Stage, schedule: Schedule, history: History, done: int) -> None:
+    if schedule.evaluate_every is None:
+        return
+    if done % max(1, round(schedule.evaluate_every * stage.steps_per_epoch)):
+        return
+    stage.network.eval()
+    scores = stage.score()
+    stage.network.train()
+    history.scores.append({"step": done, **scores})
+    stage.log(scores, done)
 
 
-def _resume(stage: Stage, optimizer: torch.optim.Optimizer, meter: _Meter, run: Run) -> int:
+def _resume(stage: Stage, optimizer: _Optimizer, meter: _Meter, run: Run) -> int:
     state = run.load(checkpoint_name(stage.name))
     if state is None:
         return 0
     stage.network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
+    optimizer.restore(state)
     vars(meter.history).update(state["history"])
     device = next(stage.network.parameters()).device
     meter.terms = [_to(device, terms) for terms in state["terms"]]
@@ -162,18 +229,16 @@ def _resume(stage: Stage, optimizer: torch.optim.Optimizer, meter: _Meter, run: 
     return int(state["step"])
 
 
-def _save(
-    stage: Stage, optimizer: torch.optim.Optimizer, meter: _Meter, run: Run, step: int
-) -> None:
+def _save(stage: Stage, optimizer: _Optimizer, meter: _Meter, run: Run, step: int) -> None:
     state = {
         "step": step,
         "network": stage.network.state_dict(),
-        "optimizer": optimizer.state_dict(),
         "history": vars(meter.history),
         # Sums as they stand, so that a resumed run adds in the same order.
         "terms": meter.terms,
         "layers": meter.layers,
-        **stage.keep,
+        **optimizer.state(),
+        **stage.keep(),
     }
     run.save(checkpoint_name(stage.name), state)
 
@@ -186,17 +251,19 @@ def checkpoint_name(stage: str) -> str:
 class _Meter:
     """Averages what steps report without waiting for the device at each of them."""
 
-    def __init__(self, steps: int, steps_per_epoch: int) -> None:
+    def __init__(self, steps: int, stage: Stage) -> None:
         self.history = History()
         self.steps = steps
-        self.last_epoch_from = max(0, steps - steps_per_epoch)
+        self.stage = stage
+        self.last_epoch_from = max(0, steps - stage.steps_per_epoch)
         self.terms: list[dict[str, Tensor]] = []
         self.layers: dict[str, Tensor] = {}
 
-    def add(self, step: int, rate: float, losses: Losses, batch: Batch) -> None:
+    def add(self, step: int, rate: float, losses: Losses, batches: list[Batch]) -> None:
         """Take in one step; every few steps its averages become a point of the record."""
         self.terms.append({"loss": losses.total.detach(), **losses.terms})
-        self.history.skipped.update(batch.skipped)
+        for batch in batches:
+            self.history.skipped.update(batch.skipped)
         if step >= self.last_epoch_from:
             for name, loss in losses.layers.items():
                 self.layers[name] = self.layers.get(name, torch.zeros_like(loss)) + loss
@@ -205,6 +272,7 @@ class _Meter:
 
     def finish(self) -> History:
         """Return the record of the whole stage."""
+        self._gather_skipped()
         counted = self.steps - self.last_epoch_from
         self.history.layer_losses = {
             name: total.item() / counted for name, total in self.layers.items()
@@ -222,7 +290,14 @@ class _Meter:
                 f"training diverged before step {step}: {shown}. Lower the learning rate."
             )
         self.history.points.append({"step": step, "rate": rate, **means})
+        self.stage.log({"rate": rate, **means}, step)
+        self._gather_skipped()
         self.terms.clear()
+
+    def _gather_skipped(self) -> None:
+        self.history.skipped = dict(
+            self.stage.processes.gathered(list(self.history.skipped.items()))
+        )
 
 
 def _to(device: torch.device, values: dict[str, Tensor]) -> dict[str, Tensor]:

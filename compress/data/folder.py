@@ -1,12 +1,13 @@
-"""Pictures in ImageNet layout, and what training does to them.
+"""Pictures on disk, and what training does to them.
 
-A folder a class, named by the id or name of the class. Pictures are decoded by
-``contract.preprocess``, the same code that serves, and only when they are needed.
+Pictures are decoded by ``contract.preprocess``, the same code that serves, and only when they are
+needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from compress.data.listing import pictures_below
 from compress.errors import DataError
 from contract import preprocess
 from contract.errors import ImageError
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from contract.labels import LabelSet
     from contract.preprocess import Preprocessing
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-UNLABELLED = -1
 _CROP_TRIES = 10
 
 
@@ -38,11 +38,38 @@ class Batch:
         images: [b, h, w, 3] uint8, RGB.
         labels: [b] int64; -1 where the picture has none.
         skipped: Pictures that could not be decoded, with the reason.
+        first: Place of its first picture in the whole batch of the step.
     """
 
     images: Tensor
     labels: Tensor
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    first: int = 0
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of each step's batch that one process computes, and in how many pieces.
+
+    Args:
+        rank: Of the process.
+        processes: How many share a batch.
+        pieces: That each computes one after the other.
+    """
+
+    rank: int = 0
+    processes: int = 1
+    pieces: int = 1
+
+    def slices(self, size: int) -> list[slice]:
+        """Divide a batch of ``size`` pictures; return the slices of this process.
+
+        However many processes there are, the same number of pieces in all is the same pictures
+        in each.
+        """
+        piece = size // (self.processes * self.pieces)
+        firsts = [(index * self.processes + self.rank) * piece for index in range(self.pieces)]
+        return [slice(first, first + piece) for first in firsts]
 
 
 @dataclass(frozen=True)
@@ -52,13 +79,13 @@ class _Sample:
 
 
 class ImageFolder(Dataset["_Sample | tuple[str, str]"]):
-    """The pictures below one folder.
+    """The pictures below one folder or several, or in the tar shards there.
 
     An item is asked for by (epoch, index): its random crop depends on these and the seed alone,
     so a resumed run sees the same pictures, whoever decodes them.
 
     Args:
-        root: The folder. Hidden files and files of other types are left out.
+        roots: The folder or folders. Hidden files and files of other types are left out.
         labels: The label set that folder names refer to; None for pictures without labels,
             which may lie at any depth.
         preprocessing: Of the network.
@@ -71,7 +98,7 @@ class ImageFolder(Dataset["_Sample | tuple[str, str]"]):
 
     def __init__(
         self,
-        root: Path,
+        roots: Path | Sequence[Path],
         labels: LabelSet | None,
         preprocessing: Preprocessing,
         augment: Augment | None = None,
@@ -80,10 +107,8 @@ class ImageFolder(Dataset["_Sample | tuple[str, str]"]):
         self.preprocessing = preprocessing
         self.augment = augment
         self.seed = seed
-        self.files = _unlabelled(root) if labels is None else _labelled(root, labels)
-        if not self.files:
-            kinds = ", ".join(sorted(SUFFIXES))
-            raise DataError(f"expected pictures ({kinds}) below {root}, found none")
+        folders = [roots] if isinstance(roots, Path) else roots
+        self.files = [stored for root in folders for stored in pictures_below(root, labels)]
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -92,16 +117,15 @@ class ImageFolder(Dataset["_Sample | tuple[str, str]"]):
     def __getitem__(self, key: tuple[int, int]) -> _Sample | tuple[str, str]:
         """Decode picture ``key = (epoch, index)``; a damaged one yields its name and the reason."""
         epoch, index = key
-        path, label = self.files[index]
+        stored = self.files[index]
         try:
-            return _Sample(self._pixels(path, epoch, index), label)
+            return _Sample(self._pixels(stored.read(), epoch, index), stored.label)
         except (ImageError, OSError) as error:
-            return str(path), str(error)
+            return str(stored), str(error)
 
     def _pixels(
-        self, path: Path, epoch: int, index: int
+        self, data: bytes, epoch: int, index: int
     ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-        data = path.read_bytes()
         if self.augment is None:
             return preprocess.preprocess(data, self.preprocessing)
         rng = np.random.default_rng((self.seed, epoch, index))
@@ -113,43 +137,63 @@ class ImageFolder(Dataset["_Sample | tuple[str, str]"]):
 
 
 class _EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Index batches of one epoch in an order that depends on the seed and the epoch alone."""
+    """One process's index batches of an epoch, in an order that the seed and the epoch decide."""
 
-    def __init__(self, size: int, batch_size: int, seed: int, epoch: int, first: int) -> None:
-        self.order = np.random.default_rng((seed, epoch)).permutation(size).tolist()
-        self.batch_size, self.epoch, self.first = batch_size, epoch, first
+    def __init__(self, images: ImageFolder, batch_size: int, share: Share, start: int) -> None:
+        self.epoch, self.first = divmod(start, steps_per_epoch(len(images), batch_size))
+        order = np.random.default_rng((images.seed, self.epoch)).permutation(len(images))
+        self.order = order.tolist()
+        self.batch_size, self.share = batch_size, share
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         # A last partial batch is left out: its gradient would be noisier than the others.
         for start in range(self.first * self.batch_size, len(self.order), self.batch_size):
             indices = self.order[start : start + self.batch_size]
             if len(indices) == self.batch_size or start == 0:
-                yield [(self.epoch, index) for index in indices]
+                for part in self.share.slices(len(indices)):
+                    yield [(self.epoch, index) for index in indices[part]]
 
 
 def steps_per_epoch(size: int, batch_size: int) -> int:
-    """Return how many batches :func:`training_batches` yields an epoch; at least one."""
+    """Return how many steps :func:`training_batches` yields an epoch; at least one."""
     return max(1, size // batch_size)
 
 
 def training_batches(
-    images: ImageFolder, batch_size: int, *, first_step: int = 0, workers: int = 0
-) -> Iterator[Batch]:
-    """Yield shuffled batches without end, as they come from step ``first_step`` on."""
-    per_epoch = steps_per_epoch(len(images), batch_size)
-    epoch, first = divmod(first_step, per_epoch)
+    images: ImageFolder,
+    batch_size: int,
+    *,
+    first_step: int = 0,
+    workers: int = 0,
+    share: Share | None = None,
+) -> Iterator[list[Batch]]:
+    """Yield shuffled steps without end, as they come from step ``first_step`` on.
+
+    Each step is the pieces of this process's share of one batch.
+
+    Raises:
+        DataError: Not one picture of a piece could be decoded, or there are too few pictures.
+    """
+    share = share or Share()
+    size = min(batch_size, len(images))
+    if size % (share.processes * share.pieces):
+        raise DataError(
+            f"{share.processes} processes of {share.pieces} pieces cannot share a batch of {size} "
+            f"pictures ({len(images)} are there). Choose a batch_size that they divide."
+        )
+    places = [part.start for part in share.slices(size)]
+    step = first_step
     while True:
-        sampler = _EpochBatches(len(images), batch_size, images.seed, epoch, first)
-        for batch in DataLoader(
-            images, batch_sampler=sampler, num_workers=workers, collate_fn=_collate
-        ):
-            if not len(batch.labels):
-                raise DataError(
-                    f"none of the {len(batch.skipped)} pictures of a training batch could be "
-                    f"decoded; the first is {': '.join(batch.skipped[0])}"
-                )
-            yield batch
-        epoch, first = epoch + 1, 0
+        sampler = _EpochBatches(images, batch_size, share, step)
+        loader = iter(
+            DataLoader(images, batch_sampler=sampler, num_workers=workers, collate_fn=_collate)
+        )
+        while pieces := list(itertools.islice(loader, share.pieces)):
+            yield [
+                Batch(piece.images, piece.labels, piece.skipped, place)
+                for piece, place in zip(map(_readable, pieces), places, strict=True)
+            ]
+            step += 1
 
 
 def ordered_batches(
@@ -158,8 +202,23 @@ def ordered_batches(
     """Yield every picture once, in order; with ``limit``, that many spread evenly over the set."""
     count = len(images) if limit is None else min(limit, len(images))
     picked = np.linspace(0, len(images) - 1, count).round().astype(int).tolist()
-    for start in range(0, count, batch_size):
-        yield _collate([images[0, index] for index in picked[start : start + batch_size]])
+    return chosen_batches(images, batch_size, picked)
+
+
+def chosen_batches(images: ImageFolder, batch_size: int, indices: Iterable[int]) -> Iterator[Batch]:
+    """Yield the pictures of the given indices, in order."""
+    left = iter(indices)
+    while some := list(itertools.islice(left, batch_size)):
+        yield _collate([images[0, index] for index in some])
+
+
+def _readable(batch: Batch) -> Batch:
+    if not len(batch.labels):
+        raise DataError(
+            f"none of the {len(batch.skipped)} pictures of a training batch could be "
+            f"decoded; the first is {': '.join(batch.skipped[0])}"
+        )
+    return batch
 
 
 def _collate(items: list[_Sample | tuple[str, str]]) -> Batch:
@@ -198,44 +257,3 @@ def _random_box(
     left = rng.uniform(0, width - crop_width)
     top = rng.uniform(0, height - crop_height)
     return left, top, left + crop_width, top + crop_height
-
-
-def _unlabelled(root: Path) -> list[tuple[Path, int]]:
-    _must_be_folder(root)
-    return [(path, UNLABELLED) for path in _pictures(root)]
-
-
-def _labelled(root: Path, labels: LabelSet) -> list[tuple[Path, int]]:
-    _must_be_folder(root)
-    folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not _hidden(entry))
-    classes = {folder: labels.index(folder.name) for folder in folders}
-    if unknown := [folder.name for folder, label in classes.items() if label is None]:
-        raise DataError(
-            f"{len(unknown)} folders of {root} name no single class of the label set "
-            f"{labels.name!r}: {', '.join(unknown[:5])}. Name them by class id or full class name."
-        )
-    return [
-        (path, label)
-        for folder, label in classes.items()
-        if label is not None
-        for path in _pictures(folder)
-    ]
-
-
-def _must_be_folder(root: Path) -> None:
-    if not root.is_dir():
-        raise DataError(f"expected a folder of pictures at {root}, found none")
-
-
-def _pictures(root: Path) -> list[Path]:
-    return [
-        path
-        for path in sorted(root.rglob("*"))
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        and path.is_file()
-    ]
-
-
-def _hidden(path: Path) -> bool:
-    return path.name.startswith(".")

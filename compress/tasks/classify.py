@@ -13,12 +13,14 @@ from compress.data import digits
 from compress.data.folder import (
     Batch,
     ImageFolder,
+    Share,
     ordered_batches,
     steps_per_epoch,
     training_batches,
 )
-from compress.errors import DataError
+from compress.errors import DataError, RecipeError
 from compress.evaluate import Score, Scorer, evaluate
+from compress.parallel import Processes
 from contract import labels
 from contract.preprocess import Preprocessing
 
@@ -33,22 +35,25 @@ class Classification:
 
     Args:
         recipe: Says where the pictures are.
+        processes: That share each batch.
 
     Raises:
         DataError: A folder is missing, empty, or names no class.
         CardError: There is no label set of that name.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, processes: Processes | None = None) -> None:
         data = recipe.data
         self.recipe = recipe
+        self.processes = processes or Processes()
         self.preprocessing = Preprocessing(**recipe.input.model_dump())
         named = isinstance(data.labels, str)
         self.labels = labels.load(data.labels) if named else labels.inline(data.labels)  # type: ignore[arg-type]
         if data.source == "digits":
-            digits.write(data.train, next(iter(data.evaluate.values())))
+            with self.processes.main_first():
+                digits.write(data.train_folders[0], next(iter(data.evaluate.values())))
         self.train = ImageFolder(
-            data.train,
+            data.train_folders,
             self.labels if data.labelled else None,
             self.preprocessing,
             data.augment,
@@ -63,19 +68,37 @@ class Classification:
         """Return the number of batches in one pass over the training pictures."""
         return steps_per_epoch(len(self.train), schedule.batch_size)
 
-    def batches(self, schedule: Schedule, first_step: int) -> Iterator[Batch]:
-        """Yield training batches without end, from ``first_step`` on."""
-        workers = self.recipe.data.workers
+    def batches(self, schedule: Schedule, first_step: int) -> Iterator[list[Batch]]:
+        """Yield training steps without end, from ``first_step`` on: this process's part of them.
+
+        Raises:
+            RecipeError: The batch cannot be divided as the recipe says.
+        """
         return training_batches(
-            self.train, schedule.batch_size, first_step=first_step, workers=workers
+            self.train,
+            schedule.batch_size,
+            first_step=first_step,
+            workers=self.recipe.data.workers,
+            share=self._share(schedule),
         )
+
+    def _share(self, schedule: Schedule) -> Share:
+        processes = self.processes
+        each, left = divmod(schedule.batch_size, processes.count)
+        at_once = min(schedule.micro_batch or each, max(1, each))
+        if left or each % at_once:
+            raise RecipeError(
+                f"batch_size {schedule.batch_size} cannot be divided among {processes.count} "
+                f"processes in pieces of {at_once}. Choose a multiple of their product."
+            )
+        return Share(processes.rank, processes.count, each // at_once)
 
     def training_views(self, count: int) -> list[Tensor]:
         """Return ``count`` training pictures as training sees them, as batches [b, h, w, 3]."""
         size = min(count, _CALIBRATION_BATCH, len(self.train))
         batches = training_batches(self.train, size)
         steps = range(math.ceil(count / size))
-        return [self.inputs(batch, step)[0] for step, batch in zip(steps, batches, strict=False)]
+        return [self.inputs(batch, step)[0] for step, (batch,) in zip(steps, batches, strict=False)]
 
     def calibration(self, count: int) -> list[Tensor]:
         """Return ``count`` training pictures, unaugmented, as batches [b, h, w, 3] uint8.
@@ -84,15 +107,15 @@ class Classification:
             DataError: Not one of them could be decoded.
         """
         plain = ImageFolder(
-            self.recipe.data.train,
+            self.recipe.data.train_folders,
             self.labels if self.recipe.data.labelled else None,
             self.preprocessing,
         )
         batches = ordered_batches(plain, _CALIBRATION_BATCH, limit=count)
         readable = [batch.images for batch in batches if len(batch.images)]
         if not readable:
-            root = self.recipe.data.train
-            raise DataError(f"none of {count} pictures below {root} could be decoded")
+            roots = ", ".join(map(str, self.recipe.data.train_folders))
+            raise DataError(f"none of {count} pictures below {roots} could be decoded")
         return readable
 
     def inputs(self, batch: Batch, step: int) -> tuple[Tensor, Tensor | None]:
@@ -103,24 +126,28 @@ class Classification:
             where the teacher has to give them.
         """
         share = self.recipe.data.augment.mix
-        images = blended(batch.images, share, (self.recipe.seed, step)) if share else batch.images
+        images = batch.images
+        if share:
+            images = blended(images, share, (self.recipe.seed, step), batch.first)
         return images, batch.labels if self.recipe.data.labelled else None
 
     def evaluate(self, score: Scorer, what: str) -> dict[str, Score]:
         """Score a network on every held-out folder."""
         return {
-            name: evaluate(score, images, f"{what} on {name}")
+            name: evaluate(score, images, f"{what} on {name}", self.processes)
             for name, images in self.held_out.items()
         }
 
 
-def blended(images: Tensor, share: float, seed: tuple[int, int]) -> Tensor:
-    """Blend a share of the pictures with another of the batch, each with its own weight.
+def blended(images: Tensor, share: float, seed: tuple[int, int], first: int = 0) -> Tensor:
+    """Blend a share of the pictures with their neighbour, each with its own weight.
 
     Args:
-        images: [b, h, w, 3] uint8.
+        images: [b, h, w, 3] uint8; a part of a batch that begins at an even place gives the same
+            as that part of the whole.
         share: Of the pictures that are blended.
         seed: Decides which and how much.
+        first: Place of the first picture in the whole batch.
 
     Returns:
         [b, h, w, 3] float32 in 0..255.
@@ -130,8 +157,10 @@ def blended(images: Tensor, share: float, seed: tuple[int, int]) -> Tensor:
         al., "Knowledge distillation: a good teacher is patient and consistent", CVPR 2022.
     """
     generator = torch.Generator().manual_seed(seed[0] * 1_000_003 + seed[1])
-    weight = torch.rand(len(images), 1, 1, 1, generator=generator)
-    chosen = torch.rand(len(images), 1, 1, 1, generator=generator) < share
-    weight = torch.where(chosen, weight, torch.ones(())).to(images.device)
+    drawn = torch.rand(first + len(images), 2, 1, 1, 1, generator=generator)[first:]
+    weight = torch.where(drawn[:, 0] < share, drawn[:, 1], torch.ones(()))
+    weight = weight.to(images.device)
+    # Places 0 and 1, 2 and 3 and so on; a last one without a neighbour stays as it is.
+    neighbours = (torch.arange(len(images)) ^ 1).clamp(max=len(images) - 1)
     pixels = images.float()
-    return pixels * weight + pixels.flip(0) * (1 - weight)
+    return pixels * weight + pixels[neighbours] * (1 - weight)

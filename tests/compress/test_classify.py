@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from compress.errors import CompressError, DataError
+from compress.errors import CompressError, DataError, RecipeError
 from compress.tasks.classify import Classification, blended
 from contract.errors import CardError
 from tests.compress import tiny
@@ -33,10 +33,22 @@ def test_a_blend_lies_between_its_two_pictures():
 
     assert mixed.dtype == torch.float32
     # One float32 rounding of numbers up to 255.
-    assert (mixed >= torch.minimum(floats, floats.flip(0)) - 1e-4).all()
-    assert (mixed <= torch.maximum(floats, floats.flip(0)) + 1e-4).all()
+    other = floats[[1, 0, 3, 2, 5, 4, 7, 6]]
+    assert (mixed >= torch.minimum(floats, other) - 1e-4).all()
+    assert (mixed <= torch.maximum(floats, other) + 1e-4).all()
     assert mixed.min() >= 0
     assert mixed.max() <= 255
+
+
+def test_a_part_of_a_batch_is_blended_as_in_the_whole():
+    images = tiny.pictures(7)
+
+    whole = blended(images, 0.8, (1, 2))
+
+    for first in (0, 2, 4):
+        assert torch.equal(blended(images[first:], 0.8, (1, 2), first), whole[first:])
+    # The last of seven has no neighbour.
+    assert torch.equal(whole[6], images[6].float())
 
 
 def test_the_share_says_how_many_pictures_are_blended():
@@ -50,7 +62,7 @@ def test_the_share_says_how_many_pictures_are_blended():
 
 def test_labels_come_with_labelled_pictures(folder):
     task = Classification(tiny.recipe(folder))
-    batch = next(task.batches(task.recipe.teacher, 0))
+    (batch,) = next(task.batches(task.recipe.teacher, 0))
 
     images, labels = task.inputs(batch, 0)
 
@@ -71,7 +83,7 @@ def unlabelled(folder, **changes):
 
 def test_no_label_comes_with_unlabelled_pictures(folder):
     task = Classification(unlabelled(folder, data__augment={"mix": 1.0}))
-    batch = next(task.batches(task.recipe.prune.schedule, 0))
+    (batch,) = next(task.batches(task.recipe.prune.schedule, 0))
 
     images, labels = task.inputs(batch, 4)
 
@@ -122,6 +134,14 @@ def test_every_held_out_folder_is_scored_by_its_name(folder):
 
     assert {name: score.images for name, score in scores.items()} == {"first": 6, "second": 9}
     assert all(score.top1 == 1 for score in scores.values())
+
+
+def test_a_batch_that_does_not_divide_into_pieces_is_refused(folder):
+    schedule = {**tiny.SCHEDULE, "micro_batch": 3}
+    task = Classification(tiny.recipe(folder, prune__schedule=schedule))
+
+    with pytest.raises(RecipeError, match="batch_size 4 cannot be divided among 1 processes"):
+        next(task.batches(task.recipe.prune.schedule, 0))
 
 
 def test_an_unknown_label_set_is_refused(folder):

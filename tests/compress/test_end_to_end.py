@@ -18,7 +18,7 @@ import torch
 import yaml
 from onnx import numpy_helper
 
-from compress import bundles, evaluate, pipeline, recipe
+from compress import bundles, evaluate, pipeline, recipe_file
 from compress.__main__ import main
 from compress.errors import CheckpointError
 from compress.recipe import Recipe
@@ -61,7 +61,7 @@ def below(folder: Path, loaded: Recipe) -> Recipe:
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Compressed:
-    loaded = recipe.load(ROOT / "recipes" / "digits.yaml")
+    loaded = recipe_file.load(ROOT / "recipes" / "digits.yaml")
     redirected = below(tmp_path_factory.mktemp("digits"), loaded)
     return Compressed(redirected, pipeline.compress(redirected))
 
@@ -172,7 +172,7 @@ def test_nothing_unfinished_stays_in_the_run(digits):
 
     assert names == {
         *("recipe.digest", "teacher.pt", "sparse.pt", "quantized.pt"),
-        *("bundle", "dense.onnx", "report.json", "report.html"),
+        *("bundle", "dense.onnx", "report.json", "report.html", "tensorboard"),
     }
 
 
@@ -245,17 +245,20 @@ def kill_when(path: Path, appears: Path) -> None:
         assert process.wait() == -signal.SIGKILL
 
 
-def test_a_run_that_is_killed_twice_ends_as_one_that_was_not(tmp_path):
-    unbroken, killed = recipe.load(short(tmp_path, "unbroken")), short(tmp_path, "killed")
+def test_a_run_that_is_killed_in_every_stage_ends_as_one_that_was_not(tmp_path):
+    unbroken, killed = recipe_file.load(short(tmp_path, "unbroken")), short(tmp_path, "killed")
     expected = pipeline.compress(unbroken)
-    run = recipe.load(killed).run
+    run = recipe_file.load(killed).run
 
+    kill_when(killed, run / "teacher-unfinished.pt")
+    assert not (run / "teacher.pt").exists()
     kill_when(killed, run / "sparse-unfinished.pt")
+    assert (run / "teacher.pt").exists()
     assert not (run / "sparse.pt").exists()
     kill_when(killed, run / "quantized-unfinished.pt")
     assert not (run / "quantized.pt").exists()
     assert (run / "sparse.pt").exists()
-    came = pipeline.compress(recipe.load(killed))
+    came = pipeline.compress(recipe_file.load(killed))
 
     assert (came / "model.onnx").read_bytes() == (expected / "model.onnx").read_bytes()
     for stage in ("teacher", "sparse", "quantized"):
@@ -266,7 +269,7 @@ def test_a_run_that_is_killed_twice_ends_as_one_that_was_not(tmp_path):
         assert one["network"].keys() == other["network"].keys()
         for name, weight in one["network"].items():
             assert torch.equal(weight, other["network"][name]), (stage, name)
-        for part in ("points", "layer_losses", "skipped"):
+        for part in ("points", "layer_losses", "scores", "skipped"):
             assert one["history"][part] == other["history"][part]
 
 

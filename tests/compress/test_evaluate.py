@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,12 +81,12 @@ def test_top1_and_top5_by_hand(tmp_path):
 
 
 def test_damaged_pictures_are_named_and_not_counted(images):
-    images.files[5][0].write_bytes(b"no picture")
+    Path(images.files[5].path).write_bytes(b"no picture")
 
     found = evaluate(lambda batch: batch.mean(axis=(1, 2)), images, "brightness")
 
     assert (found.top1, found.images) == (1.0, 11)
-    assert list(found.skipped) == [str(images.files[5][0])]
+    assert list(found.skipped) == [images.files[5].path]
     assert dataclasses.asdict(found) == {
         "top1": 1.0,
         "top5": 1.0,
@@ -95,8 +96,8 @@ def test_damaged_pictures_are_named_and_not_counted(images):
 
 
 def test_a_folder_of_damaged_pictures_alone_is_refused(images):
-    for path, _ in images.files:
-        path.write_bytes(b"no picture")
+    for stored in images.files:
+        Path(stored.path).write_bytes(b"no picture")
 
     with pytest.raises(DataError, match="none of the 12 pictures could be decoded"):
         evaluate(lambda batch: batch.mean(axis=(1, 2)), images, "nothing")

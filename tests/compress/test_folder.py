@@ -9,6 +9,7 @@ from PIL import Image
 from compress.data.folder import (
     Batch,
     ImageFolder,
+    Share,
     _random_box,
     ordered_batches,
     steps_per_epoch,
@@ -36,7 +37,7 @@ def training(root: Path, *, seed: int = 0) -> ImageFolder:
 
 def take(images: ImageFolder, count: int, first_step: int = 0, workers: int = 0) -> list[Batch]:
     stream = training_batches(images, 4, first_step=first_step, workers=workers)
-    return list(itertools.islice(stream, count))
+    return [batch for (batch,) in itertools.islice(stream, count)]
 
 
 def same(one: list[Batch], other: list[Batch]) -> bool:
@@ -82,7 +83,7 @@ def test_fewer_pictures_than_a_batch_are_one_step_an_epoch(root):
     stream = training_batches(images, 64)
 
     assert steps_per_epoch(len(images), 64) == 1
-    assert [len(batch.labels) for batch in itertools.islice(stream, 3)] == [15, 15, 15]
+    assert [len(batch.labels) for (batch,) in itertools.islice(stream, 3)] == [15, 15, 15]
 
 
 def test_labels_are_those_of_the_folders(root):
@@ -98,8 +99,9 @@ def test_evaluation_reads_pictures_as_serving_does(root):
     images = ImageFolder(root, LABELS, SIZE)
     (batch,) = ordered_batches(images, 64)
 
-    for pixels, (path, _) in zip(batch.images, images.files, strict=True):
-        assert np.array_equal(pixels, preprocess.preprocess(path.read_bytes(), SIZE))
+    for pixels, stored in zip(batch.images, images.files, strict=True):
+        data = Path(stored.path).read_bytes()
+        assert np.array_equal(pixels, preprocess.preprocess(data, SIZE))
 
 
 @pytest.mark.parametrize("limit", [1, 4, 15, 99])
@@ -160,7 +162,10 @@ def test_folders_may_be_named_by_id_or_by_class_name(tmp_path):
 
     images = ImageFolder(tmp_path, labels.load("imagenet-1k"), SIZE)
 
-    assert {path.parent.name: label for path, label in images.files} == {tench: 0, goldfish: 1}
+    assert {Path(stored.path).parent.name: stored.label for stored in images.files} == {
+        tench: 0,
+        goldfish: 1,
+    }
 
 
 @pytest.mark.parametrize("known", [LABELS, None])
@@ -193,7 +198,7 @@ def test_unlabelled_pictures_may_lie_at_any_depth(root):
     images = ImageFolder(root, None, SIZE)
 
     assert len(images) == 17
-    assert {label for _, label in images.files} == {-1}
+    assert {stored.label for stored in images.files} == {-1}
 
 
 def test_a_missing_folder_and_one_without_pictures_are_refused(tmp_path):
@@ -225,12 +230,12 @@ def test_without_augmentation_a_training_picture_is_the_whole_picture(root):
 
     sample = images[3, 0]
 
-    assert np.array_equal(sample.pixels, np.asarray(Image.open(images.files[0][0])))
+    assert np.array_equal(sample.pixels, np.asarray(Image.open(images.files[0].path)))
 
 
 def test_half_of_the_pictures_are_mirrored(root):
     images = ImageFolder(root, LABELS, Preprocessing(10, 10, 10), Augment(flip=True))
-    original = np.asarray(Image.open(images.files[0][0]))
+    original = np.asarray(Image.open(images.files[0].path))
 
     mirrored = 0
     for epoch in range(100):
@@ -240,3 +245,37 @@ def test_half_of_the_pictures_are_mirrored(root):
         mirrored += flipped
     # 100 fair coins: outside of 30..70 is a matter of one in 10,000; the seed is fixed.
     assert 30 <= mirrored <= 70
+
+
+@pytest.mark.parametrize(("processes", "pieces"), [(1, 2), (2, 1), (2, 2), (4, 1)])
+def test_the_shares_of_all_processes_make_up_the_batch(root, processes, pieces):
+    whole = take(training(root), 5)
+    shares = [
+        itertools.islice(
+            training_batches(training(root), 4, share=Share(rank, processes, pieces)), 5
+        )
+        for rank in range(processes)
+    ]
+
+    for batch, parts in zip(whole, zip(*shares, strict=True), strict=True):
+        found = sorted((piece for part in parts for piece in part), key=lambda piece: piece.first)
+        assert [piece.first for piece in found] == list(range(0, 4, 4 // len(found)))
+        assert len(found) == processes * pieces
+        assert torch.equal(torch.cat([piece.images for piece in found]), batch.images)
+        assert torch.equal(torch.cat([piece.labels for piece in found]), batch.labels)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(root):
+    with pytest.raises(DataError, match="2 processes of 1 pieces cannot share a batch of 15"):
+        next(training_batches(training(root), 64, share=Share(0, 2)))
+
+
+def test_several_folders_are_one_set(root, tmp_path):
+    other = tiny.write_pictures(tmp_path / "other", each=2)
+
+    both = ImageFolder([root, other], LABELS, SIZE)
+
+    assert len(both) == 15 + 6
+    assert (
+        both.files == ImageFolder(root, LABELS, SIZE).files + ImageFolder(other, LABELS, SIZE).files
+    )

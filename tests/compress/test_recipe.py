@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import yaml
 
-from compress import recipe
+from compress import recipe_file
 from compress.errors import RecipeError
 from compress.recipe import Recipe
 from tests.compress import tiny
@@ -20,7 +20,7 @@ def write(folder: Path, plain: Any) -> Path:
 
 def refusal(folder: Path, plain: Any) -> str:
     with pytest.raises(RecipeError) as caught:
-        recipe.load(write(folder, plain))
+        recipe_file.load(write(folder, plain))
     return str(caught.value)
 
 
@@ -30,11 +30,11 @@ def test_there_are_recipes_to_load():
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_that_ships_loads(path):
-    assert recipe.load(path).name
+    assert recipe_file.load(path).name
 
 
 def test_a_complete_recipe_loads_and_is_frozen(tmp_path):
-    loaded = recipe.load(write(tmp_path, tiny.plain_recipe(tmp_path)))
+    loaded = recipe_file.load(write(tmp_path, tiny.plain_recipe(tmp_path)))
 
     assert loaded.prune.pattern == "2:4"
     with pytest.raises(ValueError, match="frozen"):
@@ -108,7 +108,7 @@ def test_every_fault_is_named_at_once(tmp_path):
 
 def test_a_missing_file_is_refused_by_its_path(tmp_path):
     with pytest.raises(RecipeError, match=r"absent\.yaml.*No such file"):
-        recipe.load(tmp_path / "absent.yaml")
+        recipe_file.load(tmp_path / "absent.yaml")
 
 
 @pytest.mark.parametrize("data", [b"name: [", b"\xff\xfe\x00", b"a: b: c"])
@@ -117,7 +117,7 @@ def test_what_is_not_yaml_is_refused(tmp_path, data):
     path.write_bytes(data)
 
     with pytest.raises(RecipeError, match="is not YAML"):
-        recipe.load(path)
+        recipe_file.load(path)
 
 
 @pytest.mark.parametrize("plain", [None, ["a", "list"], "a word"])
@@ -172,7 +172,7 @@ def test_the_digest_tells_apart_what_decides_the_result(tmp_path, path, value):
 def test_single_lines_can_be_changed_in_order(tmp_path):
     path = write(tmp_path, tiny.plain_recipe(tmp_path))
 
-    loaded = recipe.load(
+    loaded = recipe_file.load(
         path, ["prune.criterion=reconstruct", "distill.soft=3", "distill.soft=4.5", "seed=7"]
     )
 
@@ -194,4 +194,13 @@ def test_a_change_that_cannot_be_made_is_refused(tmp_path, change, sentence):
     path = write(tmp_path, tiny.plain_recipe(tmp_path))
 
     with pytest.raises(RecipeError, match=sentence):
-        recipe.load(path, [change])
+        recipe_file.load(path, [change])
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "4:8"])
+def test_a_pattern_needs_no_quotes_in_yaml(tmp_path, pattern):
+    plain = tiny.plain_recipe(tmp_path)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(plain))
+
+    assert recipe_file.load(path, [f"prune.pattern={pattern}"]).prune.pattern == pattern

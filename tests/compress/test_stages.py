@@ -31,7 +31,7 @@ def work(folder: Path, **changes: Any) -> Work:
     recipe = tiny.recipe(folder, **changes)
     torch.manual_seed(recipe.seed)
     run = Run(recipe.run, recipe.digest())
-    return Work(recipe, run, Classification(recipe), torch.device("cpu"))
+    return Work(recipe, run, Classification(recipe))
 
 
 def weights(result: Result) -> dict[str, torch.Tensor]:
@@ -182,7 +182,8 @@ def test_scales_learn_only_where_the_recipe_says_so(folder):
 def _epoch(at: Work) -> list[Batch]:
     """Return the six batches of an epoch of stage 1."""
     assert at.recipe.prune.schedule
-    return list(itertools.islice(at.task.batches(at.recipe.prune.schedule, 0), 6))
+    steps = itertools.islice(at.task.batches(at.recipe.prune.schedule, 0), 6)
+    return [batch for (batch,) in steps]
 
 
 def _data(folder: Path) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from compress.recipe import Schedule
 from compress.run import Run
 from compress.train import History, Stage, checkpoint_name, learning_rate, total_steps, train
 
+Loss = Callable[[nn.Module, Batch, int], Losses]
 STEPS_PER_EPOCH = 9
 SCHEDULE = Schedule(epochs=3, batch_size=4, learning_rate=0.01, weight_decay=0.1, warmup=0.2)
 STEPS = 27
@@ -33,19 +35,19 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 3))
 
 
-def batches(first: int) -> Iterator[Batch]:
+def batches(first: int) -> Iterator[list[Batch]]:
     for step in itertools.count(first):
         generator = torch.Generator().manual_seed(step)
         images = torch.randn(4, 8, generator=generator)
         skipped = [(f"{step}.png", "damaged")] if step % 10 == 0 else []
-        yield Batch(images, torch.randint(0, 3, (4,), generator=generator), skipped)
+        yield [Batch(images, torch.randint(0, 3, (4,), generator=generator), skipped)]
 
 
-def loss_of(trained: nn.Module, fails_at: int | None = None) -> Callable[[Batch, int], Losses]:
-    def loss(batch: Batch, step: int) -> Losses:
+def loss_of(fails_at: int | None = None) -> Loss:
+    def loss(forward: nn.Module, batch: Batch, step: int) -> Losses:
         if step == fails_at:
             raise _Killed
-        logits = trained(batch.images)
+        logits = forward(batch.images)
         hard = F.cross_entropy(logits, batch.labels)
         size = logits.square().mean()
         terms = {"hard": hard.detach(), "size": size.detach()}
@@ -56,9 +58,13 @@ def loss_of(trained: nn.Module, fails_at: int | None = None) -> Callable[[Batch,
 
 def stage(trained: nn.Module, *, fails_at: int | None = None, masks: Masks | None = None) -> Stage:
     kept: dict[str, Any] = {"masks": masks.masks} if masks else {}
-    after_step = masks.apply if masks else lambda _network: None
-    loss = loss_of(trained, fails_at)
-    return Stage("stage", trained, loss, batches, STEPS_PER_EPOCH, after_step, kept)
+
+    def after_step(network: nn.Module, _step: int) -> None:
+        if masks:
+            masks.apply(network)
+
+    loss = loss_of(fails_at)
+    return Stage("stage", trained, loss, batches, STEPS_PER_EPOCH, after_step, lambda: kept)
 
 
 def run(folder: Path) -> Run:
@@ -108,11 +114,11 @@ def test_a_resumed_run_does_not_repeat_finished_steps(tmp_path):
         train(stage(network(), fails_at=20), SCHEDULE, run(tmp_path), ALWAYS_S)
     seen = []
     resumed = stage(network())
-    counted = loss_of(resumed.network)
+    counted = loss_of()
 
-    def loss(batch: Batch, step: int) -> Losses:
+    def loss(forward: nn.Module, batch: Batch, step: int) -> Losses:
         seen.append(step)
-        return counted(batch, step)
+        return counted(forward, batch, step)
 
     train(Stage("stage", resumed.network, loss, batches, STEPS_PER_EPOCH), SCHEDULE, run(tmp_path))
 
@@ -157,10 +163,10 @@ def test_the_record_is_complete(tmp_path):
 def test_points_are_means_of_the_steps_since_the_point_before(tmp_path):
     trained = network()
     losses = []
-    plain = loss_of(trained)
+    plain = loss_of()
 
-    def loss(batch: Batch, step: int) -> Losses:
-        found = plain(batch, step)
+    def loss(forward: nn.Module, batch: Batch, step: int) -> Losses:
+        found = plain(forward, batch, step)
         losses.append(found.total.item())
         return found
 
@@ -175,10 +181,10 @@ def test_points_are_means_of_the_steps_since_the_point_before(tmp_path):
 def test_layer_losses_are_the_mean_over_the_last_epoch(tmp_path):
     trained = network()
     sizes = []
-    plain = loss_of(trained)
+    plain = loss_of()
 
-    def loss(batch: Batch, step: int) -> Losses:
-        found = plain(batch, step)
+    def loss(forward: nn.Module, batch: Batch, step: int) -> Losses:
+        found = plain(forward, batch, step)
         sizes.append(found.layers["last"].item())
         return found
 
@@ -192,10 +198,10 @@ def test_layer_losses_are_the_mean_over_the_last_epoch(tmp_path):
 
 def test_training_lowers_the_loss_and_leaves_evaluation_mode(tmp_path):
     trained = network()
-    fixed = next(batches(0))
+    (fixed,) = next(batches(0))
 
-    def loss(_batch: Batch, step: int) -> Losses:
-        return loss_of(trained)(fixed, step)
+    def loss(forward: nn.Module, _batch: Batch, step: int) -> Losses:
+        return loss_of()(forward, fixed, step)
 
     train(Stage("stage", trained, loss, batches, STEPS_PER_EPOCH), SCHEDULE, run(tmp_path))
 
@@ -268,3 +274,71 @@ def test_bfloat16_computes_otherwise_but_keeps_float32_weights(tmp_path):
     assert {parameter.dtype for parameter in lower.parameters()} == {torch.float32}
     assert not torch.equal(exact[0].weight, lower[0].weight)
     assert torch.allclose(exact[0].weight, lower[0].weight, atol=0.05)
+
+
+def pieces(count: int) -> Callable[[int], Iterator[list[Batch]]]:
+    def divided(first: int) -> Iterator[list[Batch]]:
+        for (batch,) in batches(first):
+            parts = zip(batch.images.chunk(count), batch.labels.chunk(count), strict=True)
+            yield [Batch(images, labels) for images, labels in parts]
+
+    return divided
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_gradients_added_up_over_pieces_are_those_of_the_whole_batch(tmp_path, count):
+    whole, divided = network(), network()
+
+    expected = train(
+        Stage("stage", whole, loss_of(), pieces(1), STEPS_PER_EPOCH), SCHEDULE, run(tmp_path / "1")
+    )
+    came = train(
+        Stage("stage", divided, loss_of(), pieces(count), STEPS_PER_EPOCH),
+        SCHEDULE,
+        run(tmp_path / "n"),
+    )
+
+    assert torch.allclose(whole[0].weight, divided[0].weight, atol=1e-5)
+    for one, other in zip(expected.points, came.points, strict=True):
+        assert other == pytest.approx(one, rel=1e-4)
+    assert came.layer_losses == pytest.approx(expected.layer_losses, rel=1e-4)
+
+
+def test_float16_scales_its_gradients_and_resumes_with_the_scale(tmp_path):
+    schedule = SCHEDULE.model_copy(update={"autocast": "float16"})
+    exact, unbroken, resumed = network(), network(), network()
+    train(stage(exact), SCHEDULE, run(tmp_path / "exact"))
+
+    expected = train(stage(unbroken), schedule, run(tmp_path / "unbroken"))
+    with pytest.raises(_Killed):
+        train(stage(network(), fails_at=17), schedule, run(tmp_path / "broken"), ALWAYS_S)
+    state = run(tmp_path / "broken").load(checkpoint_name("stage"))
+    came = train(stage(resumed), schedule, run(tmp_path / "broken"))
+
+    assert state["scaler"]["scale"] > 1
+    assert torch.equal(unbroken[0].weight, resumed[0].weight)
+    assert same(came, expected)
+    assert not torch.equal(exact[0].weight, unbroken[0].weight)
+    assert torch.allclose(exact[0].weight, unbroken[0].weight, atol=0.05)
+
+
+def test_the_network_is_scored_as_often_as_the_schedule_says(tmp_path):
+    trained = network()
+    logged: dict[int, dict[str, float]] = {}
+
+    def score() -> dict[str, float]:
+        assert not trained.training
+        return {"held out": trained[0].weight.sum().item()}
+
+    scored = dataclasses.replace(
+        stage(trained), score=score, log=lambda values, step: logged.setdefault(step, values)
+    )
+    history = train(scored, SCHEDULE.model_copy(update={"evaluate_every": 1.0}), run(tmp_path))
+
+    assert [entry["step"] for entry in history.scores] == [9, 18, 27]
+    assert len({entry["held out"] for entry in history.scores}) == 3
+    assert logged.keys() == {9, 10, 18, 20, 27}
+    assert logged[10].keys() == {"rate", "loss", "hard", "size"}
+    unscored = network()
+    train(stage(unscored), SCHEDULE, run(tmp_path / "other"))
+    assert torch.equal(trained[0].weight, unscored[0].weight)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from compress import recipe
+from compress import recipe_file
 from compress.__main__ import _parser
 from contract.card import Accuracy, ModelCard, Precision
 from contract.preprocess import Preprocessing
@@ -93,7 +93,7 @@ def test_the_changelog_begins_with_the_version_of_the_package():
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_loads(path):
-    recipe.load(path)
+    recipe_file.load(path)
 
 
 def test_there_are_recipes():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from compress import bundles, evaluate, pipeline, recipe
+from compress import bundles, evaluate, pipeline, recipe_file
 
 pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ def test_digits_compressed_on_a_gpu_are_within_two_points_of_their_teacher(tmp_p
         f"data.train={tmp_path / 'digits' / 'train'}",
         f"data.evaluate={{test scans: {tmp_path / 'digits' / 'test'}}}",
     ]
-    loaded = recipe.load(ROOT / "recipes" / "digits.yaml", changes)
+    loaded = recipe_file.load(ROOT / "recipes" / "digits.yaml", changes)
 
     version = pipeline.compress(loaded)
 

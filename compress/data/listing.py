@@ -1,0 +1,151 @@
+"""Which pictures lie where: folders in ImageNet layout, and tar shards of them.
+
+A shard is a plain tar file, read in place. Its pictures are labelled by a member of the same name
+that ends in ``.cls`` (an index, an id or a name: WebDataset's layout), or by the folder they lie
+in inside the tar file.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+from compress.errors import DataError
+
+if TYPE_CHECKING:
+    from contract.labels import LabelSet
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+UNLABELLED = -1
+# More bytes than any class index, id or name takes.
+_LABEL_BYTES = 1024
+
+
+class Stored(NamedTuple):
+    """One picture on disk.
+
+    Args:
+        path: Of its file, or of the shard that holds it.
+        label: Its class; -1 has none.
+        member: Its name inside the shard; empty for a file.
+        offset: Of its first byte in the shard.
+        size: In bytes; unused for a file.
+    """
+
+    path: str
+    label: int
+    member: str = ""
+    offset: int = 0
+    size: int = 0
+
+    def read(self) -> bytes:
+        """Return the encoded picture.
+
+        Raises:
+            OSError: The file is gone, cannot be read, or has become shorter.
+        """
+        if not self.member:
+            return Path(self.path).read_bytes()
+        with Path(self.path).open("rb") as shard:
+            shard.seek(self.offset)
+            data = shard.read(self.size)
+        if len(data) < self.size:
+            raise OSError(f"expected {self.size} bytes in {self.path}, got {len(data)}")
+        return data
+
+    def __str__(self) -> str:
+        """Name the picture as people look for it."""
+        return f"{self.path}:{self.member}" if self.member else self.path
+
+
+def pictures_below(root: Path, labels: LabelSet | None) -> list[Stored]:
+    """List the pictures of a folder, or of the tar shards in it, in a fixed order.
+
+    Args:
+        root: The folder.
+        labels: That folder names and labels refer to; None for pictures without labels, which may
+            lie at any depth.
+
+    Raises:
+        DataError: No such folder, no picture, or a label that is no class.
+    """
+    if not root.is_dir():
+        raise DataError(f"expected a folder of pictures at {root}, found none")
+    if shards := sorted(path for path in root.glob("*.tar") if not _hidden(path)):
+        found = [stored for shard in shards for stored in _in_shard(shard, labels)]
+    elif labels is None:
+        found = [Stored(str(path), UNLABELLED) for path in _files(root)]
+    else:
+        found = _labelled(root, labels)
+    if not found:
+        kinds = ", ".join(sorted(SUFFIXES))
+        raise DataError(f"expected pictures ({kinds}) below {root}, found none")
+    return found
+
+
+def _labelled(root: Path, labels: LabelSet) -> list[Stored]:
+    folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not _hidden(entry))
+    classes = {folder: labels.index(folder.name) for folder in folders}
+    if unknown := [folder.name for folder, label in classes.items() if label is None]:
+        raise DataError(
+            f"{len(unknown)} folders of {root} name no single class of the label set "
+            f"{labels.name!r}: {', '.join(unknown[:5])}. Name them by class id or full class name."
+        )
+    return [
+        Stored(str(path), label)
+        for folder, label in classes.items()
+        if label is not None
+        for path in _files(folder)
+    ]
+
+
+def _in_shard(shard: Path, labels: LabelSet | None) -> Iterator[Stored]:
+    try:
+        with tarfile.open(shard) as opened:
+            members = [member for member in opened if member.isfile()]
+            names = {_stem(member.name): member for member in members if _kind(member) == ".cls"}
+            given = {
+                stem: opened.extractfile(member).read(_LABEL_BYTES).decode().strip()  # type: ignore[union-attr]
+                for stem, member in (names.items() if labels else ())
+            }
+    except (tarfile.TarError, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the shard {shard}: {error}") from error
+    for member in members:
+        if _kind(member) in SUFFIXES and not _hidden(PurePosixPath(member.name)):
+            label = UNLABELLED if labels is None else _label(shard, member, given, labels)
+            yield Stored(str(shard), label, member.name, member.offset_data, member.size)
+
+
+def _label(shard: Path, member: tarfile.TarInfo, given: dict[str, str], labels: LabelSet) -> int:
+    said = given.get(_stem(member.name), PurePosixPath(member.name).parent.name)
+    index = int(said) if said.isdecimal() else labels.index(said)
+    if index is None or not 0 <= index < len(labels):
+        raise DataError(
+            f"{shard}: {member.name} is labelled {said!r}, which is no class of the label set "
+            f"{labels.name!r}. Give a .cls member with an index, id or full name, or a folder."
+        )
+    return index
+
+
+def _files(root: Path) -> list[Path]:
+    return [
+        path
+        for path in sorted(root.rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and path.is_file()
+    ]
+
+
+def _kind(member: tarfile.TarInfo) -> str:
+    return PurePosixPath(member.name).suffix.lower()
+
+
+def _stem(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+def _hidden(path: Path | PurePosixPath) -> bool:
+    return path.name.startswith(".")

@@ -1,0 +1,131 @@
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compress.data.folder import ImageFolder, ordered_batches
+from compress.data.listing import pictures_below
+from compress.errors import DataError
+from contract import labels
+from contract.preprocess import Preprocessing
+from tests.compress import tiny
+
+SIZE = Preprocessing(8, 8, 8)
+LABELS = labels.inline(list(tiny.CLASSES))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    return tiny.write_pictures(tmp_path / "pictures", each=3)
+
+
+def add(shard: tarfile.TarFile, name: str, data: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(data)
+    shard.addfile(entry, io.BytesIO(data))
+
+
+def web_shards(pictures: Path, folder: Path) -> Path:
+    """Pack pictures as WebDataset does, in the order of their folders, two shards."""
+    folder.mkdir()
+    files = sorted(pictures.rglob("*.png"))
+    for number, part in enumerate((files[:4], files[4:])):
+        with tarfile.open(folder / f"{number:03}.tar", "w") as shard:
+            for index, path in enumerate(part):
+                add(shard, f"{index:06}.png", path.read_bytes())
+                add(shard, f"{index:06}.cls", str(LABELS.index(path.parent.name)).encode())
+    return folder
+
+
+def pixels(images: ImageFolder) -> np.ndarray:
+    return np.concatenate([batch.images.numpy() for batch in ordered_batches(images, 4)])
+
+
+def test_shards_hold_the_same_pictures_and_labels_as_folders(pictures, tmp_path):
+    folders = ImageFolder(pictures, LABELS, SIZE)
+
+    shards = ImageFolder(web_shards(pictures, tmp_path / "shards"), LABELS, SIZE)
+
+    assert len(shards) == 9
+    assert [stored.label for stored in shards.files] == [stored.label for stored in folders.files]
+    assert np.array_equal(pixels(shards), pixels(folders))
+
+
+def test_a_shard_of_folders_is_labelled_by_them(pictures, tmp_path):
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "all.tar", "w") as shard:
+        shard.add(pictures, arcname="train")
+
+    shards = ImageFolder(tmp_path / "shards", LABELS, SIZE)
+
+    found = {(Path(stored.member).parent.name, stored.label) for stored in shards.files}
+    assert found == {("red", 0), ("green", 1), ("blue", 2)}
+
+
+def test_without_labels_every_picture_counts_whatever_its_label_says(pictures, tmp_path):
+    folder = web_shards(pictures, tmp_path / "shards")
+    with tarfile.open(folder / "more.tar", "w") as shard:
+        add(shard, "a.png", (pictures / "red" / "00.png").read_bytes())
+        add(shard, "a.cls", b"no class at all")
+        add(shard, "readme.txt", b"not a picture")
+
+    found = pictures_below(folder, None)
+
+    assert len(found) == 10
+    assert {stored.label for stored in found} == {-1}
+
+
+def test_a_damaged_picture_in_a_shard_is_named_and_left_out(pictures, tmp_path):
+    folder = web_shards(pictures, tmp_path / "shards")
+    with tarfile.open(folder / "002.tar", "w") as shard:
+        add(shard, "broken.jpg", b"no picture")
+        add(shard, "broken.cls", b"green")
+
+    batches = list(ordered_batches(ImageFolder(folder, LABELS, SIZE), 4))
+
+    assert sum(len(batch.labels) for batch in batches) == 9
+    ((name, reason),) = [entry for batch in batches for entry in batch.skipped]
+    assert name.endswith("002.tar:broken.jpg")
+    assert reason
+
+
+def test_a_shard_that_lost_its_end_after_it_was_listed_costs_pictures_not_the_run(
+    pictures, tmp_path
+):
+    folder = web_shards(pictures, tmp_path / "shards")
+    images = ImageFolder(folder, LABELS, SIZE)
+    last = folder / "001.tar"
+    last.write_bytes(last.read_bytes()[: images.files[-1].offset + 5])
+
+    (batch,) = ordered_batches(images, 16)
+
+    assert len(batch.labels) == 8
+    assert "expected" in batch.skipped[0][1]
+
+
+@pytest.mark.parametrize("said", [b"7", b"purple", b""])
+def test_a_label_that_is_no_class_is_refused_by_name(pictures, tmp_path, said):
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "one.tar", "w") as shard:
+        add(shard, "a.png", (pictures / "red" / "00.png").read_bytes())
+        add(shard, "a.cls", said)
+
+    with pytest.raises(DataError, match=r"one\.tar: a\.png is labelled .* which is no class"):
+        ImageFolder(tmp_path / "shards", LABELS, SIZE)
+
+
+def test_a_file_that_is_no_tar_is_refused_by_name(tmp_path):
+    (tmp_path / "not.tar").write_bytes(b"no tar" * 200)
+
+    with pytest.raises(DataError, match=r"cannot read the shard .*not\.tar"):
+        ImageFolder(tmp_path, LABELS, SIZE)
+
+
+def test_a_shard_without_pictures_is_refused(tmp_path):
+    with tarfile.open(tmp_path / "empty.tar", "w"):
+        pass
+
+    with pytest.raises(DataError, match="expected pictures"):
+        ImageFolder(tmp_path, LABELS, SIZE)
