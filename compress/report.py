@@ -12,7 +12,8 @@ from typing import Any
 import jinja2
 import torch
 
-from compress import accounting, latency
+from compress import accounting, findings, latency
+from compress.distill import layer_weights
 from compress.export import Parity
 from compress.networks.network import Layer
 from compress.placement import layer_formats
@@ -25,6 +26,8 @@ from compress.tasks.classify import Classification
 from contract.card import Accuracy, ModelCard, Precision
 
 _TEMPLATES = Path(__file__).with_name("templates")
+_NOISE_IMAGES = 32
+_SILENCE_DB = 200.0
 _PACKAGES = ("gpusq-vit", "torch", "transformers", "onnx", "onnxruntime", "openvino")
 
 
@@ -134,11 +137,19 @@ def _facts(outcome: Outcome, parity: Parity, run: Run) -> dict[str, Any]:
         "parity": dataclasses.asdict(parity),
         "layers": _layers(outcome, {entry.name: entry for entry in costs}),
         "training": {
-            name: {"points": result.history.points, "seconds": result.history.seconds}
+            name: {
+                "points": result.history.points,
+                "scores": result.history.scores,
+                "seconds": result.history.seconds,
+            }
             for name, result in outcome.stages.items()
             if result.history.points
         },
         "layer_losses": outcome.sparse.history.layer_losses,
+        "layer_weights": layer_weights(
+            outcome.sparse.history.layer_losses, outcome.recipe.distill.layer_weights
+        ),
+        "comparison": _comparison(outcome),
         "skipped": _skipped(outcome),
         "recipe": outcome.recipe.model_dump(mode="json"),
         "versions": {
@@ -161,10 +172,22 @@ def _accuracy(outcome: Outcome) -> list[dict[str, Any]]:
     ]
 
 
+def _comparison(outcome: Outcome) -> dict[str, Any]:
+    data, images = next(iter(outcome.task.held_out.items()))
+    found = findings.compare(
+        outcome.dense.network, outcome.quantized.network, images, outcome.task.labels.names
+    )
+    return {"data": data, **dataclasses.asdict(found)}
+
+
 def _layers(outcome: Outcome, costs: dict[str, accounting.LayerCost]) -> list[dict[str, Any]]:
     kept = outcome.masks.kept()
     formats = layer_formats(outcome.dense.network, outcome.layers, outcome.recipe.quantize)
     quantized = quantized_layers(outcome.quantized.network)
+    pictures = torch.cat(outcome.task.calibration(_NOISE_IMAGES))
+    noise = findings.layer_noise(
+        outcome.sparse.network, outcome.quantized.network, outcome.layers, pictures
+    )
     rows = []
     for layer in outcome.layers:
         weight = quantized[layer.name].weight.detach()
@@ -182,6 +205,8 @@ def _layers(outcome: Outcome, costs: dict[str, accounting.LayerCost]) -> list[di
                 "activations": formats[layer.name].activations.name,
                 "format_reason": formats[layer.name].reason,
                 "weight_error": error.item(),
+                # JSON knows no infinity.
+                "output_snr_db": min(noise[layer.name], _SILENCE_DB),
             }
         )
     return rows

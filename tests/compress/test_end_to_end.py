@@ -135,6 +135,7 @@ def test_the_report_names_every_layer_and_why_it_is_not_pruned(digits):
         assert layer["pruned"] != bool(layer["reason"])
         assert 0 < layer["weight_error"] < 0.02
         assert layer["macs"] > 0
+        assert 5 < layer["output_snr_db"] < 100
 
 
 def test_the_report_is_complete(digits):
@@ -153,6 +154,12 @@ def test_the_report_is_complete(digits):
     assert report["skipped"] == {}
     assert Recipe.model_validate(report["recipe"]) == digits.recipe
     assert report["layer_losses"].keys() == {"body.vit.layers.2"}
+    assert report["layer_weights"] == {"body.vit.layers.2": 1.0}
+    assert [score["step"] for score in report["training"]["sparse"]["scores"]] == [
+        44 * epoch for epoch in range(1, 9)
+    ]
+    (row,), last = report["accuracy"], report["training"]["quantized"]["scores"][-1]
+    assert last["test scans"] == row["quantized"]["top1"]
 
 
 def test_the_page_shows_the_numbers_and_needs_no_network(digits):
@@ -161,7 +168,9 @@ def test_the_page_shows_the_numbers_and_needs_no_network(digits):
     assert f"{100 * row['quantized']['top1']:.1f} %" in page
     assert all(layer["name"] in page for layer in digits.report["layers"])
     assert "the head stays dense" in page
-    assert not re.search(r"(src|href)\s*=|@import|url\(|https?://(?!www\.w3\.org)", page)
+    assert not re.search(
+        r"(src|href)\s*=(?!\"data:image/)|@import|url\(|https?://(?!www\.w3\.org)", page
+    )
     # What a template leaves behind when a value is missing.
     assert "{{" not in page
     assert not re.search(r">\s*(nan|None|Undefined)\b", page)
