@@ -89,7 +89,7 @@ def dense_teacher(work: Work) -> Result:
 
     def fit(schedule: Schedule) -> History:
         def loss(forward: nn.Module, batch: Batch, step: int) -> Losses:
-            images, labels = _inputs(work, batch, step)
+            images, labels = work.task.inputs(batch, step, work.device)
             assert labels is not None  # noqa: S101 - the recipe was checked for it
             term = hard_loss(forward(images).float(), labels)
             return Losses(term, {"hard": term.detach()}, {})
@@ -139,6 +139,9 @@ def quantized_student(
     student = _copy_to_train(work, sparse.network, layers)
     place_quantizers(student, layers, quantize)
     teacher = {"sparse": sparse, "dense": dense}[quantize.teacher].network
+    if quantize.teacher == "sparse":
+        # The GPU holds teacher and student, nothing else.
+        dense.network.cpu()
     loss = _distillation(work, teacher, student, sparse.history.layer_losses)
 
     def fit() -> History:
@@ -269,15 +272,10 @@ def _distillation(
     compare = MixedDistillation(teacher, student, weights, work.processes)
 
     def loss(forward: nn.Module, batch: Batch, step: int) -> Losses:
-        images, labels = _inputs(work, batch, step)
+        images, labels = work.task.inputs(batch, step, work.device)
         return compare(images, labels if settings.hard_label == "given" else None, forward)
 
     return loss
-
-
-def _inputs(work: Work, batch: Batch, step: int) -> tuple[Tensor, Tensor | None]:
-    images, labels = work.task.inputs(batch, step)
-    return images.to(work.device), None if labels is None else labels.to(work.device)
 
 
 def _calibration(work: Work, count: int) -> list[Tensor]:

@@ -46,6 +46,10 @@ class Batch:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     first: int = 0
 
+    def pin_memory(self) -> Batch:
+        """Move it to memory that a GPU reads without waiting; called by torch's DataLoader."""
+        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.skipped, self.first)
+
 
 @dataclass(frozen=True)
 class Share:
@@ -186,7 +190,13 @@ def training_batches(
     while True:
         sampler = _EpochBatches(images, batch_size, share, step)
         loader = iter(
-            DataLoader(images, batch_sampler=sampler, num_workers=workers, collate_fn=_collate)
+            DataLoader(
+                images,
+                batch_sampler=sampler,
+                num_workers=workers,
+                collate_fn=_collate,
+                pin_memory=torch.cuda.is_available(),
+            )
         )
         while pieces := list(itertools.islice(loader, share.pieces)):
             yield [

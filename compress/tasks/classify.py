@@ -118,18 +118,23 @@ class Classification:
             raise DataError(f"none of {count} pictures below {roots} could be decoded")
         return readable
 
-    def inputs(self, batch: Batch, step: int) -> tuple[Tensor, Tensor | None]:
-        """Return the pictures and labels of one training step.
+    def inputs(
+        self, batch: Batch, step: int, device: torch.device | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the pictures and labels of one training step, on a device.
 
         Returns:
             [b, h, w, 3] pictures, blended where the recipe says so, and [b] labels, or None
             where the teacher has to give them.
         """
         share = self.recipe.data.augment.mix
-        images = batch.images
+        # Bytes travel; blends are made where they are needed.
+        images = batch.images.to(device, non_blocking=True)
         if share:
             images = blended(images, share, (self.recipe.seed, step), batch.first)
-        return images, batch.labels if self.recipe.data.labelled else None
+        if not self.recipe.data.labelled:
+            return images, None
+        return images, batch.labels.to(device, non_blocking=True)
 
     def evaluate(self, score: Scorer, what: str) -> dict[str, Score]:
         """Score a network on every held-out folder."""
@@ -159,8 +164,9 @@ def blended(images: Tensor, share: float, seed: tuple[int, int], first: int = 0)
     generator = torch.Generator().manual_seed(seed[0] * 1_000_003 + seed[1])
     drawn = torch.rand(first + len(images), 2, 1, 1, 1, generator=generator)[first:]
     weight = torch.where(drawn[:, 0] < share, drawn[:, 1], torch.ones(()))
-    weight = weight.to(images.device)
+    weight = weight.to(images.device, non_blocking=True)
     # Places 0 and 1, 2 and 3 and so on; a last one without a neighbour stays as it is.
-    neighbours = (torch.arange(len(images)) ^ 1).clamp(max=len(images) - 1)
+    places = torch.arange(len(images), device=images.device)
+    neighbours = (places ^ 1).clamp(max=len(images) - 1)
     pixels = images.float()
     return pixels * weight + pixels[neighbours] * (1 - weight)

@@ -8,6 +8,12 @@ import pytest
 import torch
 
 from compress import bundles, evaluate, pipeline, recipe_file
+from compress.data.folder import Batch
+from compress.distill import MixedDistillation, Weights
+from compress.prune import magnitude_masks
+from compress.recipe import Schedule
+from compress.train import Stage, _Optimizer
+from tests.compress import tiny
 
 pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).parents[2]
@@ -36,3 +42,30 @@ def test_digits_compressed_on_a_gpu_are_within_two_points_of_their_teacher(tmp_p
     teacher = card.accuracy[0].teacher
     assert teacher >= 0.95
     assert score.top1 >= teacher - 0.02
+
+
+@pytest.mark.parametrize("autocast", ["float32", "bfloat16"])
+def test_a_training_step_never_waits_for_the_gpu(autocast):
+    teacher, student = tiny.network().cuda(), tiny.network(seed=1).cuda()
+    masks = magnitude_masks(student, tiny.pruned_names(student))
+    weights = Weights(1, 10, 5, 1.0, True, {"body.vit.layers.1": 1.0})
+    compare = MixedDistillation(teacher, student, weights)
+    stage = Stage(
+        name="stage",
+        network=student,
+        loss=lambda forward, batch, _step: compare(batch.images, None, forward),
+        batches=lambda _first: iter(()),
+        steps_per_epoch=4,
+        after_step=lambda network, _step: masks.apply(network),
+    )
+    schedule = Schedule(epochs=1, learning_rate=1e-3, autocast=autocast)
+    optimizer = _Optimizer(stage, schedule)
+    batch = Batch(tiny.pictures(8).cuda(), torch.zeros(8))
+
+    optimizer.step(student, [batch], 0, 1e-3)
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        for step in range(1, 4):
+            optimizer.step(student, [batch], step, 1e-3)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
