@@ -278,15 +278,17 @@ def insert_quantizers(
         learned: Whether training moves the activation scales.
         formats: How each layer is quantised, by name; INT8 where none is given.
     """
-    shared: dict[str, nn.Module] = {}
+    # By the format as well: the first and the last layer may have another than the rest.
+    shared: dict[tuple[str, str], nn.Module] = {}
     for name, tensor in reads.items():
         layer_formats = formats[name] if formats else LayerFormats()
         layer = network.get_submodule(name)
         quantized = _quantized(name, layer, layer_formats)
         activations = layer_formats.activations
         if activations is not FLOAT32:
-            quantizer = shared.setdefault(tensor, ActivationQuantizer(learned, activations))
-            quantized.input_quantizer = quantizer
+            quantized.input_quantizer = shared.setdefault(
+                (tensor, activations.name), ActivationQuantizer(learned, activations)
+            )
         if layer_formats.output:
             quantized.output_quantizer = ActivationQuantizer(learned, activations)
         parent, _, child = name.rpartition(".")

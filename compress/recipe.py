@@ -51,7 +51,7 @@ class Network(_Part):
         mean, std: Normalisation of 0..1 RGB; becomes part of the exported graph.
     """
 
-    family: Literal["deit", "swin"] = "deit"
+    family: Literal["deit", "swin", "auto"] = "deit"
     checkpoint: str | None = None
     architecture: dict[str, Any] = Field(default_factory=dict)
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)

@@ -50,10 +50,12 @@ def prune_layerwise(
         progress: Called after each layer.
     """
     masks: dict[str, Tensor] = {}
-    # Layers that read the same tensor share its Hessian, and one pass over the pictures.
-    groups: dict[str, list[Layer]] = {}
+    # Layers that read the same tensor in the same way share its Hessian, and one pass over the
+    # pictures.
+    groups: dict[tuple[Any, ...], list[Layer]] = {}
     for layer in layers:
-        groups.setdefault(layer.reads, []).append(layer)
+        windows = _windows(network.get_submodule(layer.name))
+        groups.setdefault((layer.reads, *windows), []).append(layer)
     for group in groups.values():
         hessian = _hessian(network, network.get_submodule(group[0].name), batches)
         for layer in group:
@@ -175,12 +177,26 @@ def reduction_rows(module: nn.Module, inputs: Tensor) -> Tensor:
         [rows, in], float32, ``in`` being the reduction axis.
     """
     if isinstance(module, nn.Conv2d):
-        # All padding and stride here are numbers: the families' patch embeddings have no "same".
-        columns = F.unfold(
-            inputs,
-            kernel_size=module.kernel_size,
-            stride=module.stride,
-            padding=module.padding,  # type: ignore[arg-type]
-        )
+        if isinstance(module.padding, str):
+            inputs = F.pad(inputs, _around(module))
+        padding = 0 if isinstance(module.padding, str) else module.padding
+        kernel_size, stride, dilation = module.kernel_size, module.stride, module.dilation
+        columns = F.unfold(inputs, kernel_size, dilation, padding, stride)
         return columns.transpose(1, 2).flatten(0, 1).float()
     return inputs.flatten(0, -2).float()
+
+
+def _windows(module: nn.Module) -> tuple[Any, ...]:
+    """Return what decides which values of its input make up one row of a layer's GEMM."""
+    if isinstance(module, nn.Conv2d):
+        return (module.kernel_size, module.stride, module.padding, module.dilation)
+    return ()
+
+
+def _around(module: nn.Conv2d) -> list[int]:
+    """Return what the padding "same" or "valid" adds: left, right, above and below."""
+    if module.padding == "valid":
+        return [0, 0, 0, 0]
+    sizes = zip(reversed(module.kernel_size), reversed(module.dilation), strict=True)
+    totals = [dilation * (size - 1) for size, dilation in sizes]
+    return [part for total in totals for part in (total // 2, total - total // 2)]

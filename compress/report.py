@@ -15,6 +15,7 @@ import torch
 from compress import accounting, findings, latency
 from compress.distill import layer_weights
 from compress.export import Parity
+from compress.networks import left
 from compress.networks.network import Layer
 from compress.placement import layer_formats
 from compress.prune import Masks
@@ -136,6 +137,10 @@ def _facts(outcome: Outcome, parity: Parity, run: Run) -> dict[str, Any]:
         "machine": latency.machine(),
         "parity": dataclasses.asdict(parity),
         "layers": _layers(outcome, {entry.name: entry for entry in costs}),
+        "left": [
+            dataclasses.asdict(entry)
+            for entry in left(outcome.recipe.network.family, outcome.dense.network.body)
+        ],
         "training": {
             name: {
                 "points": result.history.points,

@@ -23,7 +23,7 @@ from compress.errors import RecipeError
 from compress.evaluate import Score, torch_scorer
 from compress.mask_schedule import MovingMasks
 from compress.networks import FAMILIES
-from compress.networks.network import Classifier, Layer
+from compress.networks.network import Classifier, Layer, input_size
 from compress.parallel import Processes
 from compress.permute import permute_channels
 from compress.placement import place_quantizers
@@ -160,8 +160,16 @@ def quantized_student(
 
 
 def feature_layers(work: Work, network: Classifier) -> list[str]:
-    """Name the late blocks whose outputs distillation compares."""
+    """Name the late blocks whose outputs distillation compares.
+
+    Raises:
+        RecipeError: The network has none, and the recipe wants them compared.
+    """
     blocks = FAMILIES[work.recipe.network.family].blocks(network.body)
+    if not blocks and work.recipe.distill.feature:
+        raise RecipeError(
+            "this network has no repeated blocks with an output to compare. Set distill.feature: 0"
+        )
     return [f"body.{name}" for name in blocks[-work.recipe.distill.feature_layers :]]
 
 
@@ -187,9 +195,8 @@ def _dense_network(work: Work) -> Classifier:
 
 def _check_input(recipe: Recipe, body: Any) -> None:
     size = (recipe.input.height, recipe.input.width)
-    found = body.config.image_size
-    built_for = (found, found) if isinstance(found, int) else tuple(found)
-    if size != built_for:
+    built_for = input_size(body)
+    if built_for and size != built_for:
         raise RecipeError(
             f"the recipe's input is {size[0]} x {size[1]}, the network was built for "
             f"{built_for[0]} x {built_for[1]}"

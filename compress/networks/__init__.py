@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from compress.networks import deit, swin
-from compress.networks.network import Family
+from torch import nn
 
-FAMILIES: dict[str, Family] = {"deit": deit.FAMILY, "swin": swin.FAMILY}
+from compress.networks import auto, deit, swin
+from compress.networks.network import Family, Left, left_in_float
+
+FAMILIES: dict[str, Family] = {"deit": deit.FAMILY, "swin": swin.FAMILY, "auto": auto.FAMILY}
+
+
+def left(family: str, body: nn.Module) -> list[Left]:
+    """Name every parameter of two or more axes that neither stage touches, with its reason.
+
+    Args:
+        family: Which of the families the body is of.
+        body: Of the dense network.
+    """
+    known = FAMILIES[family]
+    handled = [layer.name for layer in known.layers(body)]
+    return left_in_float(body, handled, known.unhandled(body))

@@ -20,6 +20,8 @@ from compress.errors import CheckpointError
 # What damaged files make their readers raise.
 _UNREADABLE = (
     OSError,
+    # transformers needs another package for this model type.
+    ImportError,
     ValueError,
     RuntimeError,
     EOFError,
@@ -94,8 +96,11 @@ def _from_transformers(
             raise CheckpointError(
                 f"{checkpoint} is a {config.model_type!r}; this family takes model types {known}"
             )
+        # None, where a file names no class, is not what transformers' automatic classes expect.
+        config.architectures = config.architectures or []
         loaded: Any = models[config.model_type].from_pretrained(
             checkpoint,
+            config=config,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             dtype=torch.float32,

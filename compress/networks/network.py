@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +31,25 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Left:
+    """A parameter of two or more axes that is neither pruned nor quantised.
+
+    Args:
+        name: Path of the parameter inside the network.
+        shape: Of it.
+        reason: Why it stays as it is.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    reason: str
+
+
+def _nothing(_body: nn.Module) -> dict[str, str]:
+    return {}
+
+
+@dataclass(frozen=True)
 class Family:
     """One file of this folder, as the pipeline sees it.
 
@@ -39,12 +58,14 @@ class Family:
         load: Loads a body from a local folder or a hub name, for a number of classes.
         layers: Names every Linear and Conv2d of a body, in the order in which they run.
         blocks: Names the modules whose outputs are the feature maps, in order.
+        unhandled: Names the Linears and Conv2ds that ``layers`` leaves out, each with the reason.
     """
 
     build: Callable[[dict[str, Any]], nn.Module]
     load: Callable[[str, int], nn.Module]
     layers: Callable[[nn.Module], list[Layer]]
     blocks: Callable[[nn.Module], list[str]]
+    unhandled: Callable[[nn.Module], dict[str, str]] = _nothing
 
 
 class Classifier(nn.Module):
@@ -93,19 +114,87 @@ def captured_outputs(network: nn.Module, names: list[str]) -> Iterator[dict[str,
     """Collect what the named modules return while the context is open.
 
     Yields:
-        A dictionary that each forward pass fills anew, by module name.
+        A dictionary that each forward pass fills anew, by module name: [b, ..., channels].
     """
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            outputs[name] = output[0] if isinstance(output, tuple) else output
+            outputs[name] = _channels_last(output_of(output), modules[name])
 
         return hook
 
-    handles = [network.get_submodule(name).register_forward_hook(keep(name)) for name in names]
+    modules = {name: network.get_submodule(name) for name in names}
+    handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
     try:
         yield outputs
     finally:
         for handle in handles:
             handle.remove()
+
+
+def output_of(returned: Any) -> Any:
+    """Return the tensor among what a module of transformers returns: the first, if several."""
+    return returned[0] if isinstance(returned, tuple) else returned
+
+
+def _channels_last(output: Tensor, module: nn.Module) -> Tensor:
+    """Lay out a convolution's map [b, channels, h, w] as [b, h, w, channels]."""
+    convolves = any(isinstance(part, nn.Conv2d) for part in module.modules())
+    return output.movedim(1, -1) if convolves and output.ndim == 4 else output
+
+
+def input_size(body: Any) -> tuple[int, int] | None:
+    """Return the height and width that a body was built for; None is any."""
+    config = getattr(body.config, "vision_config", body.config)
+    found = getattr(config, "image_size", None)
+    if found is None:
+        return None
+    height, width = (found, found) if isinstance(found, int) else found
+    return height, width
+
+
+def left_in_float(
+    body: nn.Module, handled: Collection[str], unhandled: Mapping[str, str]
+) -> list[Left]:
+    """Name every parameter of two or more axes that is no weight of a handled layer.
+
+    Args:
+        body: Of the dense network.
+        handled: Layers that are quantised, by name.
+        unhandled: Why other layers are not, by name.
+    """
+    weights = {f"{name}.weight" for name in handled}
+    found = []
+    for name, parameter in body.named_parameters():
+        if parameter.ndim < 2 or name in weights:
+            continue
+        module = name.rpartition(".")[0]
+        reason = unhandled.get(module) or _reason(body.get_submodule(module), name)
+        found.append(Left(name, tuple(parameter.shape), reason))
+    return found
+
+
+# By a part of the parameter's name; the first that fits.
+_PARAMETERS = {
+    "bias": "added to the scores of attention or to an output, no operand of a product",
+    "position": "added to tokens that are rounded afterwards, no operand of a product",
+    "pos_emb": "added to tokens that are rounded afterwards, no operand of a product",
+    "token": "a token beside those of the picture, no weight of a product",
+    "latents": "tokens that the picture is read into, no weight of a product",
+    "scale": "a factor of each channel or head, no matrix",
+    "gamma": "a factor of each channel or head, no matrix",
+}
+
+
+def _reason(module: nn.Module, name: str) -> str:
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):  # noqa: SLF001 - torch's base class
+        return "a transposed convolution, whose sums run along the other axis of its weight"
+    if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):  # noqa: SLF001 - the same
+        return f"a {type(module).__name__} that is not among the network's layers"
+    for part, reason in _PARAMETERS.items():
+        if part in name:
+            return reason
+    if isinstance(module, nn.Embedding):
+        return "a table that is looked up, no operand of a product"
+    return "neither the weight of a Linear nor of a Conv2d"

@@ -14,7 +14,7 @@ _ROLES = {
     "mlp.fc1": ("FFN in", "FFN in"),
     "mlp.fc2": ("FFN out", "FFN out"),
 }
-_HEAD_REASON = "the head stays dense: one row a class, and every answer passes through it"
+HEAD_REASON = "the head stays dense: one row a class, and every answer passes through it"
 
 
 def layers(body: nn.Module) -> list[Layer]:
@@ -25,7 +25,7 @@ def layers(body: nn.Module) -> list[Layer]:
 
 def _layer(name: str) -> Layer:
     if "classifier" in name:
-        return Layer(name, "head", name, prune=False, reason=_HEAD_REASON)
+        return Layer(name, "head", name, prune=False, reason=HEAD_REASON)
     if name.endswith("patch_embeddings.projection"):
         return Layer(name, "patch embedding", name)
     if name.endswith("downsample.reduction"):

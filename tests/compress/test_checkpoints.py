@@ -89,6 +89,24 @@ def test_both_layouts_give_the_same_logits_to_the_bit(tmp_path, body, timm, file
     assert list(one.state_dict()) == list(other.state_dict())
 
 
+@pytest.mark.parametrize("distilled", [False, True], ids=["plain", "distilled"])
+def test_a_384_pixel_checkpoint_is_known_by_its_position_embeddings(tmp_path, distilled):
+    make = tiny.distilled_body if distilled else tiny.body
+    large = make(image_size=384, patch_size=16)
+
+    loaded = deit.load(str(write_timm(tmp_path / "timm", timm_state(large, distilled))), 3)
+
+    assert loaded.config.image_size == 384
+    pixels = torch.randn(1, 3, 384, 384)
+    with torch.inference_mode():
+        assert torch.equal(
+            loaded.eval()(pixel_values=pixels).logits, large(pixel_values=pixels).logits
+        )
+    assert [layer.name for layer in deit.layers(loaded)] == [
+        layer.name for layer in deit.layers(make())
+    ]
+
+
 def test_half_precision_weights_are_loaded_in_float32(tmp_path, body, timm):
     halves = {key: weight.half() for key, weight in timm.items()}
 

@@ -222,6 +222,18 @@ def test_a_layer_of_another_kind_is_refused_by_name():
         insert_quantizers(nn.Sequential(nn.LayerNorm(4)), {"0": "x"}, learned=True)
 
 
+def test_layers_that_round_one_tensor_to_other_formats_share_no_scale():
+    holder = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    formats = {"0": LayerFormats(INT8, INT8), "1": LayerFormats(INT4, INT4)}
+
+    insert_quantizers(
+        holder, dict.fromkeys("012", "x"), learned=True, formats={**formats, "2": formats["0"]}
+    )
+
+    assert holder[0].input_quantizer is holder[2].input_quantizer
+    assert [layer.input_quantizer.form for layer in holder] == [INT8, INT4, INT8]
+
+
 def test_frozen_scales_are_those_of_the_weights_now(network):
     insert_quantizers(network, reads(network), learned=True)
     freeze_scales(network)

@@ -195,14 +195,23 @@ def test_no_hook_stays_behind(network):
     assert not any(module._forward_pre_hooks for module in network.modules())
 
 
-@pytest.mark.parametrize(("stride", "padding"), [(2, 0), (1, 1)])
-def test_reduction_rows_times_weight_is_the_convolution(stride, padding):
-    conv = nn.Conv2d(3, 5, kernel_size=2, stride=stride, padding=padding, bias=False)
+@pytest.mark.parametrize(
+    ("kernel", "options"),
+    [
+        (2, {"stride": 2}),
+        (2, {"padding": 1}),
+        (3, {"padding": 2, "dilation": 2}),
+        ((5, 3), {"padding": "same"}),
+        (3, {"padding": "valid"}),
+    ],
+)
+def test_reduction_rows_times_weight_is_the_convolution(kernel, options):
+    conv = nn.Conv2d(3, 5, kernel, bias=False, **options)
     images = torch.randn(2, 3, 6, 6)
 
     rows = reduction_rows(conv, images) @ conv.weight.flatten(1).T
 
-    expected = F.conv2d(images, conv.weight, stride=stride, padding=padding)
+    expected = F.conv2d(images, conv.weight, **options)
     assert torch.allclose(rows, expected.permute(0, 2, 3, 1).flatten(0, 2), atol=1e-5)
 
 

@@ -72,10 +72,10 @@ def official(body: nn.Module, merged_first: bool) -> dict[str, Tensor]:
     return state
 
 
-def folder_of(state: dict[str, Tensor], folder: Path) -> str:
+def folder_of(state: dict[str, Tensor], folder: Path, **config: int) -> str:
     folder.mkdir()
     save_file(state, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"img_size": 16}))
+    (folder / "config.json").write_text(json.dumps(config or {"img_size": 16}))
     return str(folder)
 
 
@@ -87,6 +87,24 @@ def test_a_checkpoint_in_another_layout_computes_the_same(body, tmp_path, merged
     with torch.inference_mode():
         expected, came = (one(pixel_values=pixels).logits for one in (body, loaded))
     assert expected.std() > 0.1
+    torch.testing.assert_close(came, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("merged_first", [True, False], ids=["timm", "authors"])
+def test_a_384_pixel_checkpoint_is_known_by_its_windows_of_12(tmp_path, merged_first):
+    torch.manual_seed(0)
+    shape = {"embed_dim": 8, "depths": [2, 1, 1, 1], "num_heads": [1, 2, 2, 2]}
+    large = swin.build({**shape, "image_size": 384, "window_size": 12, "num_labels": 3}).eval()
+    folder = folder_of(official(large, merged_first), tmp_path / "swin", num_classes=3)
+
+    loaded = swin.load(folder, 3).eval()
+
+    assert (loaded.config.image_size, loaded.config.window_size) == (384, 12)
+    tables = [w for name, w in loaded.named_parameters() if "relative_position_bias" in name]
+    assert [tuple(table.shape) for table in tables] == [(23 * 23, h) for h in (1, 1, 2, 2, 2)]
+    pixels = torch.randn(1, 3, 384, 384)
+    with torch.inference_mode():
+        expected, came = (one(pixel_values=pixels).logits for one in (large, loaded))
     torch.testing.assert_close(came, expected, rtol=0, atol=1e-5)
 
 

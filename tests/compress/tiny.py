@@ -35,9 +35,9 @@ def body(*, classes: int = len(CLASSES), seed: int = 0, **changes: Any) -> nn.Mo
     return _shaken(built).eval()
 
 
-def distilled_body(*, classes: int = len(CLASSES), seed: int = 0) -> nn.Module:
+def distilled_body(*, classes: int = len(CLASSES), seed: int = 0, **changes: Any) -> nn.Module:
     torch.manual_seed(seed)
-    config = DeiTConfig(**ARCHITECTURE, num_labels=classes)
+    config = DeiTConfig(**{**ARCHITECTURE, "num_labels": classes, **changes})
     return _shaken(DeiTForImageClassificationWithTeacher(config)).eval()
 
 
