@@ -125,6 +125,17 @@ def _bench(arguments: argparse.Namespace) -> None:
         arguments.json.write_text(table.json(), encoding="utf-8")
 
 
+def _count_networks(arguments: argparse.Namespace) -> None:
+    from compress import count  # noqa: PLC0415
+
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    table = count.run()
+    print(table.text())
+    if arguments.json:
+        arguments.json.write_text(table.json(), encoding="utf-8")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gpusq",
@@ -132,7 +143,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_compress, _add_ablate, _add_evaluate, _add_publish, _add_bench):
+    adders = (_add_compress, _add_ablate, _add_evaluate, _add_publish, _add_bench, _add_count)
+    for add in adders:
         add(commands)
     # Its options are the gateway's own: 'gpusq serve --help' shows them.
     commands.add_parser("serve", help="start the gateway over a model repository", add_help=False)
@@ -243,6 +255,17 @@ def _add_bench(commands: _Commands) -> None:
         help="of the DeiT, with random weights",
     )
     parser.add_argument("--repeats", type=_count, default=20, help="calls a contender")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table")
+
+
+def _add_count(commands: _Commands) -> None:
+    parser = _add(
+        commands,
+        "count",
+        _count_networks,
+        "count size and operations of the paper's networks",
+        "gpusq count --json count.json",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table")
 
 

@@ -102,3 +102,42 @@ def test_a_network_without_a_pruned_layer_has_ratios_of_its_other_layers():
     # INT8 alone: a quarter of the bits, and 32^2 over 8^2 of the work.
     assert total.layer_size_ratio == 4
     assert total.layer_operation_ratio == 16
+
+
+@pytest.mark.parametrize(
+    ("pattern", "bits", "expected"),
+    [
+        (None, (32, 32), 1),
+        (None, (8, 8), 16),
+        (None, (4, 4), 32),
+        (TWO_OF_FOUR, (8, 8), 32),
+        (PAIRS_OF_EIGHT, (4, 4), 64),
+        # Tensor cores take both operands in one format.
+        (PAIRS_OF_EIGHT, (4, 8), 32),
+        (None, (4, 32), 1),
+    ],
+)
+def test_operations_of_tensor_cores_by_hand(pattern, bits, expected):
+    layer = LayerCost("w", 64, 9, 640, pattern, *bits)
+
+    assert 640 / layer.tensor_core_macs == expected
+
+
+def test_products_of_activations_are_counted_by_themselves(network):
+    layers = tiny.layers(network)
+    picture = tiny.pictures(1)
+    bits = {layer.name: (8, 8) for layer in layers}
+
+    total, costs = cost(network, picture, {}, bits)
+    without_head, fewer = cost(network, picture, {}, dict.fromkeys(list(bits)[:-1], (8, 8)))
+
+    attention = 2 * 2 * 17 * 17 * 24
+    assert total.product_macs == without_head.product_macs == attention
+    in_layers = sum(entry.macs for entry in costs) / 16
+    assert total.integer_products(8) == pytest.approx(in_layers + attention / 16)
+    assert total.integer_products(32) == total.float_macs
+    assert total.tensor_core_macs(costs, 4) == pytest.approx(in_layers + attention / 32)
+    # A layer that is not quantised stays in float.
+    head = 24 * 3
+    expected = (sum(entry.macs for entry in fewer) + attention) / 16 + head
+    assert without_head.tensor_core_macs(fewer, 8) == pytest.approx(expected)
