@@ -158,10 +158,14 @@ def _pairs(network: nn.Module, layers: Sequence[Layer]) -> list[tuple[str, str, 
         writer = of_role.get((module, source or ""))
         if writer is None or not reader.prune:
             continue
-        heads = 1
-        if role == "attention output":
-            heads = int(network.get_submodule(module).num_attention_heads)  # type: ignore[arg-type]
-        inputs = network.get_parameter(f"{reader.name}.weight").shape[1]
-        if inputs % (heads * _GROUP) == 0:
+        known = network.get_submodule(reader.name)
+        heads = _heads(network.get_submodule(module)) if role == "attention output" else 1
+        if isinstance(known, nn.Linear) and heads and known.in_features % (heads * _GROUP) == 0:
             found.append((writer.name, reader.name, heads))
     return found
+
+
+def _heads(attention: nn.Module) -> int:
+    """Return how many heads an attention has; 0 where it does not say."""
+    named = getattr(attention, "num_attention_heads", getattr(attention, "num_heads", 0))
+    return named if isinstance(named, int) else 0

@@ -1,6 +1,7 @@
 """Family auto: networks of transformers that no file of this project describes."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from compress.evaluate import onnx_scorer
 from compress.networks import FAMILIES, auto, deit, left, network
 from compress.networks.network import Classifier
 from compress.networks.probe import probe
+from compress.permute import permute_channels
 from compress.pipeline import compress
 from compress.prune import TWO_OF_FOUR
 from compress.reconstruct import prune_layerwise, strongest_rows
@@ -292,6 +294,35 @@ class _Pictures(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.body(pixel_values=pixels).logits
+
+
+def test_channels_are_reordered_where_attention_names_its_heads_otherwise():
+    classifier = Classifier(built("clip"), (0.5,) * 3, (0.5,) * 3).eval()
+    pictures = tiny.pictures(2, side_px=16)
+    before = classifier(pictures)
+
+    gained = permute_channels(classifier, _of(classifier), pictures)
+
+    assert len(gained) == 4
+    assert max(gained.values()) > 1
+    torch.testing.assert_close(classifier(pictures), before)
+
+
+def test_channels_of_convolutions_are_not_reordered():
+    shape = {"image_size": 64, "depths": [1] * 4, "embed_dims": [16, 16, 32, 32]}
+    body = auto.build({"model_type": "swiftformer", **shape, "num_labels": 3})
+    classifier = Classifier(body, (0.5,) * 3, (0.5,) * 3).eval()
+
+    with pytest.raises(RecipeError, match="no layers whose channels are known"):
+        permute_channels(classifier, _of(classifier), tiny.pictures(1, side_px=64))
+
+
+def _of(classifier: Classifier) -> list[network.Layer]:
+    """Name the layers as the pipeline does, from the whole network."""
+    return [
+        replace(layer, name=f"body.{layer.name}", reads=f"body.{layer.reads}")
+        for layer in auto.layers(classifier.body)
+    ]
 
 
 def test_a_checkpoint_computes_the_same_when_it_is_loaded(tmp_path):
