@@ -28,11 +28,13 @@ from compress.networks.network import Family, Layer
 from compress.networks.probe import Probe, probe
 from compress.networks.roles import HEAD_REASON
 
-# timm_wrapper loads another library's networks by its own key layout.
+# timm_wrapper loads another library's networks by its own key layout. EfficientNet pools over a
+# window that is larger than its maps, which OpenVINO (2026.4) does not load.
+_REFUSED = ("timm_wrapper", "efficientnet")
 _TYPES: dict[str, Any] = {
     name: AutoModelForImageClassification
     for name in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
-    if name != "timm_wrapper"
+    if name not in _REFUSED
 }
 # What networks raise that take something else than pictures, or have no logits.
 _UNFIT = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)

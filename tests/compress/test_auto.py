@@ -380,6 +380,7 @@ def test_a_network_that_classifies_no_pictures_is_refused_by_its_type(tmp_path):
     [
         ({}, "model_type: expected one of .*beit.*, got None"),
         ({"model_type": "bert"}, "model_type: expected one of .*, got 'bert'"),
+        ({"model_type": "efficientnet"}, "model_type: expected one of .*, got 'efficientnet'"),
         ({"model_type": "vit", "hidden_sise": 4}, "vit has no hidden_sise"),
         ({"model_type": "clip", "vision_config": {"depth": 4}}, "clip has no vision_config.depth"),
         ({"model_type": "vit", **VIT, "hidden_size": "wide"}, "cannot be built"),
