@@ -78,7 +78,11 @@ def _ablate(arguments: argparse.Namespace) -> None:
             print(f"{ingredient.name:40} {' '.join(ingredient.changes)}")
         return
     loaded = recipe_file.load(arguments.recipe, arguments.set)
-    table = ablate.run(loaded, seeds=arguments.seeds, only=arguments.only)
+    table = ablate.run(
+        loaded, seeds=arguments.seeds, only=arguments.only, restart=arguments.restart
+    )
+    if table is None:
+        return
     print(table.text())
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
@@ -186,6 +190,9 @@ def _add_ablate(commands: _Commands) -> None:
     parser.add_argument("--seeds", type=_count, default=1, help="runs of each; medians are shown")
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", help="these ingredients; all that fit if not given"
+    )
+    parser.add_argument(
+        "--restart", action="store_true", help="begin anew instead of reading finished runs"
     )
     parser.add_argument("--list", action="store_true", help="name the ingredients and what changes")
     parser.add_argument(

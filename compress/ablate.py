@@ -139,13 +139,19 @@ class Table:
         return "\n".join(lines)
 
 
-def run(base: Recipe, seeds: int = 1, only: Sequence[str] | None = None) -> Table:
+def run(
+    base: Recipe, seeds: int = 1, only: Sequence[str] | None = None, *, restart: bool = False
+) -> Table | None:
     """Run a recipe as it is, then with each ingredient changed, at equal steps.
 
     Args:
         base: The recipe; runs lie beside its own, in ``<run>-ablation``.
         seeds: Runs of each line, from the recipe's seed on.
         only: Names of ingredients; all that change the recipe and fit it if None.
+        restart: Throw away what earlier runs left in that folder.
+
+    Returns:
+        The table; None in processes other than the main one.
 
     Raises:
         RecipeError: An unknown name, or a named ingredient that does not fit the recipe.
@@ -153,6 +159,9 @@ def run(base: Recipe, seeds: int = 1, only: Sequence[str] | None = None) -> Tabl
     chosen = _chosen(base, only)
     folder = base.run.with_name(f"{base.run.name}-ablation")
     processes = launched()
+    with processes.main_first():
+        if restart and processes.main and folder.exists():
+            shutil.rmtree(folder)
     dense: dict[str, list[float]] = {}
     rows = [Row(name, changes, {}, {}) for name, changes, _ in chosen]
     for seed in range(base.seed, base.seed + seeds):
@@ -167,7 +176,8 @@ def run(base: Recipe, seeds: int = 1, only: Sequence[str] | None = None) -> Tabl
             _add(row.quantized, scores["quantized"])
             if place == first:
                 _add(dense, scores["dense"])
-    return Table(f"{base.name}, {seeds} seed{'s' * (seeds > 1)}", dense, rows)
+    title = f"{base.name}, {seeds} seed{'s' * (seeds > 1)}"
+    return Table(title, dense, rows) if processes.main else None
 
 
 def _chosen(base: Recipe, only: Sequence[str] | None) -> list[tuple[str, tuple[str, ...], int]]:

@@ -5,7 +5,7 @@ import yaml
 
 from compress import ablate, pipeline
 from compress.__main__ import main
-from compress.errors import RecipeError
+from compress.errors import CheckpointError, RecipeError
 from compress.recipe_file import changed
 from tests.compress import tiny
 
@@ -66,6 +66,17 @@ def test_a_finished_ablation_is_read_and_not_trained_again(folder):
 
     assert again == first
     assert stamps == {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")}
+
+
+def test_a_changed_recipe_is_refused_until_it_is_told_to_begin_anew(folder):
+    base = tiny.recipe(folder)
+    ablate.run(base, only=[])
+    other = changed(base, ["distill.soft=3"])
+
+    with pytest.raises(CheckpointError, match="--restart"):
+        ablate.run(other, only=[])
+
+    assert len(ablate.run(other, only=[], restart=True).rows) == 1
 
 
 def test_what_does_not_change_the_recipe_is_left_out(folder):

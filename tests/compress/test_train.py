@@ -304,6 +304,19 @@ def test_gradients_added_up_over_pieces_are_those_of_the_whole_batch(tmp_path, c
     assert came.layer_losses == pytest.approx(expected.layer_losses, rel=1e-4)
 
 
+def test_a_run_goes_on_with_its_batches_divided_otherwise(tmp_path):
+    whole, divided = network(), network()
+    expected = train(stage(whole), SCHEDULE, run(tmp_path / "whole"))
+
+    with pytest.raises(_Killed):
+        train(stage(network(), fails_at=14), SCHEDULE, run(tmp_path / "divided"), ALWAYS_S)
+    resumed = Stage("stage", divided, loss_of(), pieces(2), STEPS_PER_EPOCH)
+    came = train(resumed, SCHEDULE, run(tmp_path / "divided"))
+
+    assert torch.allclose(whole[0].weight, divided[0].weight, atol=1e-5)
+    assert came.points[-1] == pytest.approx(expected.points[-1], rel=1e-4)
+
+
 def test_float16_scales_its_gradients_and_resumes_with_the_scale(tmp_path):
     schedule = SCHEDULE.model_copy(update={"autocast": "float16"})
     exact, unbroken, resumed = network(), network(), network()
