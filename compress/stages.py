@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +36,9 @@ from compress.run import Run
 from compress.tasks.classify import Classification
 from compress.tracking import Tracker
 from compress.train import History, Stage, checkpoint_name, total_steps, train
+from contract.cpu import lacks_bfloat16
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -305,6 +309,12 @@ def _train(
         scores = work.task.evaluate(torch_scorer(network), name)
         return {data: found.top1 for data, found in scores.items()}
 
+    if schedule.autocast == "bfloat16" and work.device.type == "cpu" and lacks_bfloat16():
+        _LOG.warning(
+            "%s: this processor has no bfloat16 products, which makes autocast: bfloat16 many "
+            "times slower than float32. Set the schedule's autocast to float32.",
+            name,
+        )
     hooks: dict[str, Any] = {}
     if isinstance(masks, MovingMasks):
         hooks = {"after_step": masks.after_step, "keep": masks.state}

@@ -1,4 +1,4 @@
-"""What this processor's INT8 instructions compute, which every runtime's kernels inherit."""
+"""What this processor's instructions compute, and which it lacks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 _X86: Final = ("x86_64", "amd64", "i386", "i686")
+_BFLOAT16: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 _DOT_PRODUCTS: Final = frozenset({"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8"})
 
 
@@ -23,9 +24,29 @@ def int8_saturates(cpuinfo: Path = Path("/proc/cpuinfo"), machine: str | None = 
     """
     if (machine or platform.machine()).lower() not in _X86:
         return False
+    flags = _flags(cpuinfo)
+    return flags is None or not flags & _DOT_PRODUCTS
+
+
+def lacks_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Say whether bfloat16 products have to be emulated, which is far slower than float32.
+
+    A processor that cannot be asked does not count as such.
+
+    Args:
+        cpuinfo: What Linux tells about the processor.
+    """
+    flags = _flags(cpuinfo)
+    return flags is not None and not flags & _BFLOAT16
+
+
+def _flags(cpuinfo: Path) -> set[str] | None:
+    """Return what any of the cores can do, or None."""
     try:
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return True
-    flags = [line.partition(":")[2].split() for line in text.splitlines() if "flags" in line]
-    return not any(_DOT_PRODUCTS & set(of_one) for of_one in flags)
+        return None
+    # x86 calls them flags, Arm features.
+    named = (line.partition(":") for line in text.splitlines())
+    told = [value.split() for key, _, value in named if key.strip() in ("flags", "Features")]
+    return {flag for of_one in told for flag in of_one}
