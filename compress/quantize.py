@@ -20,6 +20,8 @@ from compress.formats import FLOAT32, INT8, UINT4, NumberFormat
 
 # Below this a scale would underflow when it is inverted; a constant zero tensor gets it.
 _SMALLEST_SCALE = 1e-8
+# Moves an end of a range to the next float32 or so, where a kernel leaves the end itself out.
+_INCLUSIVE = 1 + 2**-22
 # Ranges that the search for a weight's scale tries, as shares of the largest value.
 _SHARES = tuple((20 + index) / 60 for index in range(41))
 
@@ -59,33 +61,52 @@ class _RoundToGrid(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, scale: Tensor, form: NumberFormat) -> Tensor:
+        # Kept in the precision it came in: a float32 copy would take twice the memory.
         ctx.save_for_backward(values, scale)
         ctx.form = form
-        return _rounded(values, scale.detach(), form)
+        return _rounded(values.float(), scale.detach(), form)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
         values, scale = ctx.saved_tensors
         form = ctx.form
-        steps = values / (scale[:, None] if scale.ndim else scale)
-        inside = (steps >= form.low - 0.5) & (steps <= form.high + 0.5)
-        to_values = gradient * inside
+        steps = _steps(values.float(), scale)
+        # The one kernel that passes a gradient on inside a range, zero elsewhere.
+        low, high = (form.low - 0.5) * _INCLUSIVE, (form.high + 0.5) * _INCLUSIVE
+        to_values = torch.ops.aten.hardtanh_backward(gradient, steps, low, high)
         if not ctx.needs_input_grad[1]:
-            return to_values, None, None
+            return to_values.to(values.dtype), None, None
         nearest = form.round(steps)
-        slope = torch.where(inside, nearest - steps, nearest) * gradient
+        # Inside, the slope is what rounding adds; outside, the end of the range.
+        to_scale = _dot(nearest - steps, to_values, scale)
+        to_scale += _dot(nearest, gradient - to_values, scale)
         # The source's factor (section 2.2). Adam divides it out of the scale's own step; it
         # keeps this sum over a whole tensor from ruling the clipped norm of all gradients.
         balance = (values.numel() // scale.numel() * form.high) ** -0.5
-        to_scale = slope.sum(dim=1) if scale.ndim else slope.sum()
-        return to_values, to_scale * balance, None
+        return to_values.to(values.dtype), to_scale * balance, None
+
+
+def _steps(values: Tensor, scale: Tensor) -> Tensor:
+    """Return ``values`` in units of their scale, as torch's own kernels compute them."""
+    inverse = scale.reciprocal()
+    return values * (inverse[:, None] if scale.ndim else inverse)
+
+
+def _dot(left: Tensor, right: Tensor, scale: Tensor) -> Tensor:
+    """Return the sum of products over what shares a scale: shaped as ``scale``."""
+    if scale.ndim:
+        return (left * right).sum(dim=1)
+    return torch.dot(left.flatten(), right.flatten())
 
 
 def _rounded(values: Tensor, scale: Tensor, form: NumberFormat) -> Tensor:
+    width = scale[:, None] if scale.ndim else scale
     if not form.integer:
-        width = scale[:, None] if scale.ndim else scale
         return form.round(values / width) * width
+    if values.device.type == "cpu":
+        # The same bits as torch's fake quantisation below, whose CPU kernels use no SIMD.
+        return _steps(values, scale).round_().clamp_(form.low, form.high).mul_(width)
     zero_point = torch.zeros(scale.shape, dtype=torch.int32, device=values.device)
     low, high = int(form.low), int(form.high)
     rounded: Tensor
@@ -134,7 +155,7 @@ class ActivationQuantizer(nn.Module):
             return qdq.emit(values, self.frozen_scale, self.form)
         if not self.on:
             return values
-        rounded: Tensor = _RoundToGrid.apply(values.float(), self.scale, self.form)  # type: ignore[no-untyped-call]
+        rounded: Tensor = _RoundToGrid.apply(values, self.scale, self.form)  # type: ignore[no-untyped-call]
         return rounded
 
     @torch.no_grad()

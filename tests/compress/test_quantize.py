@@ -120,6 +120,52 @@ def test_gradients_pass_inside_the_range_and_stop_outside():
     assert values.grad.tolist() == [0, 1, 1, 1, 1, 1, 0]
 
 
+@pytest.mark.parametrize("form", [INT8, INT4, UINT4])
+def test_rounding_gives_the_bits_of_torch_s_own_fake_quantisation(form):
+    ends = (int(form.low), int(form.high))
+    values, scales = torch.randn(64, 257), torch.rand(64) * 0.1 + 0.01
+    # Halves of a step are where two ways of computing part.
+    values[:, 0] = scales * 2.5
+    rounding, rows = quantizer(1.0, form=form), WeightQuantizer(form)
+    rows.log_scale = nn.Parameter(scales.log())
+
+    tensor = torch.fake_quantize_per_tensor_affine(values, rounding.scale.item(), 0, *ends)
+    zeros, width = torch.zeros(64, dtype=torch.int32), rows.scale(values).detach()
+    channels = torch.fake_quantize_per_channel_affine(values, width, zeros, 0, *ends)
+
+    assert torch.equal(rounding(values), tensor)
+    assert torch.equal(rows(values), channels)
+
+
+def test_half_a_step_beyond_the_range_still_passes_the_gradient_on():
+    rounding = quantizer(127 * 0.5)
+    assert rounding.scale.item() == 0.5
+    values = torch.tensor([-128.5, 127.5, -128.6, 127.6]).mul(0.5).requires_grad_(True)
+
+    rounding(values).sum().backward()
+
+    assert values.grad.tolist() == [1, 1, 0, 0]
+
+
+def test_a_bfloat16_activation_is_kept_for_the_gradient_as_it_came():
+    rounding = quantizer(1.0)
+    values = torch.randn(8, 16, dtype=torch.bfloat16, requires_grad=True)
+    kept = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        rounded = rounding(values)
+    rounded.sum().backward()
+
+    assert rounded.dtype is torch.float32
+    assert values.grad.dtype is torch.bfloat16
+    # The one tensor of this size: no float32 copy beside it.
+    assert [tensor.dtype for tensor in kept if tensor.shape == values.shape] == [torch.bfloat16]
+
+
 def test_a_weight_gets_its_whole_gradient():
     weight = torch.randn(4, 8, requires_grad=True)
 
