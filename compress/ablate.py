@@ -56,6 +56,7 @@ INGREDIENTS: tuple[Ingredient, ...] = (
     Ingredient("masks by magnitude", ("prune.criterion=magnitude", "prune.masks=fixed")),
     Ingredient("masks by Wanda", ("prune.criterion=wanda", "prune.masks=fixed")),
     Ingredient("masks by reconstruction", ("prune.criterion=reconstruct", "prune.masks=fixed")),
+    Ingredient("masks by ADMM", ("prune.criterion=admm", "prune.masks=fixed")),
     Ingredient("channels permuted first", ("prune.permute=true",)),
     Ingredient("masks recomputed", ("prune.criterion=magnitude", "prune.masks=recomputed")),
     Ingredient("masks gradual", ("prune.criterion=magnitude", "prune.masks=gradual")),

@@ -192,9 +192,10 @@ class Prune(_Part):
             which sparse INT4 kernels need.
         criterion: "magnitude" keeps the largest weights, "wanda" those of the largest product of
             weight and input (Sun et al. 2024); "reconstruct" picks and corrects weights against
-            calibration activations (Frantar and Alistarh 2023).
-        calibration_images: Pictures that "wanda" and "reconstruct" see, augmented as in training:
-            on the plain pictures of few classes "reconstruct" fits those alone.
+            calibration activations, column by column (Frantar and Alistarh 2023); "admm" picks
+            them all together and solves for the survivors (Meng et al. 2024).
+        calibration_images: Pictures that all criteria but "magnitude" see, augmented as in
+            training: on the plain pictures of few classes corrections fit those alone.
         permute: Reorder the FFN's hidden channels and each head's value channels first, so that
             masks keep more (Pool and Yu 2021); the network computes the same.
         masks: "fixed" chooses them once; "recomputed" chooses them anew while training goes on,
@@ -205,7 +206,7 @@ class Prune(_Part):
     """
 
     pattern: Literal["2:4", "4:8"] = "2:4"
-    criterion: Literal["magnitude", "wanda", "reconstruct"] = "magnitude"
+    criterion: Literal["magnitude", "wanda", "reconstruct", "admm"] = "magnitude"
     calibration_images: Count = 256
     permute: bool = False
     masks: Literal["fixed", "recomputed", "gradual"] = "fixed"

@@ -136,13 +136,18 @@ def _cutting_loss(rows: Tensor, factor: Tensor, width: int) -> Tensor:
     return loss
 
 
+def damped(hessian: Tensor) -> Tensor:
+    """Return a Hessian [in, in] that can be inverted, float64."""
+    firm = hessian.double().clone()
+    # An input that is always zero (a constant border, say) gives no information.
+    firm.diagonal()[firm.diagonal() == 0] = 1
+    firm.diagonal().add_(_DAMPING * firm.diagonal().mean())
+    return firm
+
+
 def _inverse_factor(hessian: Tensor) -> Tensor:
     """Return the upper Cholesky factor of the damped inverse Hessian, float64."""
-    damped = hessian.double().clone()
-    # An input that is always zero (a constant border, say) gives no information.
-    damped.diagonal()[damped.diagonal() == 0] = 1
-    damped.diagonal().add_(_DAMPING * damped.diagonal().mean())
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped(hessian)))
     factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
     return factor
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from compress.admm import optimal_rows
 from compress.calibrate import calibrate
 from compress.data.folder import Batch
 from compress.distill import Losses, MixedDistillation, Weights, hard_loss, layer_weights
@@ -31,7 +32,7 @@ from compress.placement import place_quantizers
 from compress.prune import PATTERNS, Masks, magnitude_masks
 from compress.quantize import switch_on
 from compress.recipe import Recipe, Schedule
-from compress.reconstruct import corrected_rows, prune_layerwise, strongest_rows
+from compress.reconstruct import Cut, corrected_rows, prune_layerwise, strongest_rows
 from compress.run import Run
 from compress.tasks.classify import Classification
 from compress.tracking import Tracker
@@ -39,6 +40,12 @@ from compress.train import History, Stage, checkpoint_name, total_steps, train
 from contract.cpu import lacks_bfloat16
 
 _LOG = logging.getLogger(__name__)
+# Criteria that look at calibration pictures.
+_CUTS: dict[str, Cut] = {
+    "wanda": strongest_rows,
+    "reconstruct": corrected_rows,
+    "admm": optimal_rows,
+}
 
 
 @dataclass(frozen=True)
@@ -250,7 +257,7 @@ def _chosen_masks(
         return magnitude_masks(student, [layer.name for layer in pruned], pattern)
     views = work.task.training_views(prune.calibration_images)
     pictures = [images.to(work.device) for images in views]
-    cut = strongest_rows if prune.criterion == "wanda" else corrected_rows
+    cut = _CUTS[prune.criterion]
     lower = prune.schedule is not None and prune.schedule.autocast == "bfloat16"
     with (
         torch.autocast(work.device.type, torch.bfloat16, enabled=lower),

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from compress.admm import optimal_rows
 from compress.prune import PATTERNS, TWO_OF_FOUR, Pattern, magnitude_masks
 from compress.reconstruct import (
     corrected_rows,
@@ -86,10 +87,11 @@ def test_correction_disturbs_the_output_less_than_magnitude():
     assert torch.equal(rows, rows * mask)
 
 
-def test_with_independent_inputs_of_one_size_magnitude_is_already_best():
+@pytest.mark.parametrize("cut", [corrected_rows, optimal_rows])
+def test_with_independent_inputs_of_one_size_magnitude_is_already_best(cut):
     weight = torch.randn(8, 32, dtype=torch.float64)
 
-    rows, mask = corrected_rows(weight, torch.eye(32, dtype=torch.float64), TWO_OF_FOUR)
+    rows, mask = cut(weight, torch.eye(32, dtype=torch.float64), TWO_OF_FOUR)
 
     assert torch.equal(mask, TWO_OF_FOUR.mask(weight.abs()))
     assert torch.allclose(rows, weight * mask, rtol=0, atol=1e-12)
@@ -107,19 +109,18 @@ def test_the_strongest_weights_are_those_that_move_the_output_most_by_themselves
     assert torch.equal(rows, weight * mask)
 
 
-def test_an_input_that_is_always_zero_does_no_harm():
+@pytest.mark.parametrize("cut", [corrected_rows, optimal_rows])
+def test_an_input_that_is_always_zero_does_no_harm(cut):
     inputs = correlated(200, 16)
     inputs[:, [3, 8]] = 0
 
-    rows, _ = corrected_rows(
-        torch.randn(4, 16, dtype=torch.float64), inputs.T @ inputs, TWO_OF_FOUR
-    )
+    rows, _ = cut(torch.randn(4, 16, dtype=torch.float64), inputs.T @ inputs, TWO_OF_FOUR)
 
     assert rows.isfinite().all()
 
 
 @pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
-@pytest.mark.parametrize("cut", [corrected_rows, strongest_rows])
+@pytest.mark.parametrize("cut", [corrected_rows, strongest_rows, optimal_rows])
 def test_the_result_follows_the_pattern_everywhere(cut, pattern):
     # 2 x 2 patches of 4 channels would do; 3 channels are 12 inputs, no multiple of eight.
     network = tiny.network()
