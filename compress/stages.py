@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from compress.admm import optimal_rows
+from compress.attention import prefer_products
 from compress.calibrate import calibrate
 from compress.data.folder import Batch
 from compress.distill import Losses, MixedDistillation, Weights, hard_loss, layer_weights
@@ -201,6 +202,7 @@ def _dense_network(work: Work) -> Classifier:
     else:
         body = family.load(settings.checkpoint, len(work.task.labels))
     _check_input(work.recipe, body)
+    prefer_products(body)
     return Classifier(body, settings.mean, settings.std).to(work.device).eval()
 
 
