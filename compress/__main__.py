@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from compress.errors import CompressError
+from contract import telemetry
 from contract.errors import ContractError
 
 _Command = Callable[[argparse.Namespace], None]
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["serve"]:
         _serve(arguments[1:])
     parsed = _parser().parse_args(arguments)
+    telemetry.switch_off()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:

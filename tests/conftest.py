@@ -17,7 +17,11 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
+from contract import telemetry
 from tests import bundles
+
+# Tests import the runtimes themselves too, past the commands that do this.
+telemetry.switch_off()
 
 Serve = Callable[[FastAPI], AbstractContextManager[httpx.Client]]
 

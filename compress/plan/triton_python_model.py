@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import platform
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,8 @@ class TritonPythonModel:
 
 
 def _openvino(path: Path) -> tuple[list[str], Run]:
+    # It would report its import to its maker.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment] # import's documented way
     import openvino  # noqa: PLC0415 - one of the two is enough
 
     # Float parts in float32, as in the gateway: bfloat16 would move scores by up to 1e-2.
@@ -68,6 +72,7 @@ def _openvino(path: Path) -> tuple[list[str], Run]:
 
 
 def _onnxruntime(path: Path) -> tuple[list[str], Run]:
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime  # noqa: PLC0415 - one of the two is enough
 
     options = onnxruntime.SessionOptions()

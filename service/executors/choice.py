@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from contract import telemetry
 from service.executors.embedded import Compile, EmbeddedExecutor
 from service.executors.executor import Executor
 from service.settings import Settings
@@ -17,6 +18,7 @@ def load(settings: Settings) -> Executor:
     Raises:
         StartError: There is no repository, or no model in it.
     """
+    telemetry.switch_off()
     name = _auto() if settings.executor == "auto" else settings.executor
     return EmbeddedExecutor(name, RUNTIMES[name](), settings.repository)
 
