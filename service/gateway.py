@@ -133,6 +133,15 @@ class Gateway:
         self.metrics.observe(target.name, ledger.stages_s, ledger.total_s())
         return result
 
+    def refused(self, model: str | None, outcome: str) -> None:
+        """Count a request that a transport refused, so that it never became a call of this class.
+
+        Args:
+            model: Which model it named.
+            outcome: The code of the refusal.
+        """
+        self.metrics.count(self._label(model), outcome)
+
     def close(self) -> None:
         """Let the executor go. Requests have ended by then."""
         self._threads.shutdown(cancel_futures=True)
@@ -240,9 +249,6 @@ class Gateway:
 
     @contextmanager
     def _counted(self, model: str | None) -> Iterator[None]:
-        # A name that no model has must not become a label: clients choose it.
-        name = model or self.default
-        label = name if name in self.models else None
         outcome = Code.INTERNAL.value
         try:
             yield
@@ -254,7 +260,12 @@ class Gateway:
             outcome = "cancelled"
             raise
         finally:
-            self.metrics.count(label, outcome)
+            self.metrics.count(self._label(model), outcome)
+
+    def _label(self, model: str | None) -> str | None:
+        # A name that no model has must not become a label: clients choose it.
+        name = model or self.default
+        return name if name in self.models else None
 
     def _servable(self) -> dict[str, Model]:
         """Keep the models whose outputs their task can read."""

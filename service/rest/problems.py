@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from service.errors import Code, GatewayError, GoneError
+from service.rest import inference
 
 MEDIA_TYPE: Final = "application/problem+json"
 STATUS: Final = {
@@ -113,6 +114,7 @@ async def _gateway_error(request: Request, error: GatewayError) -> Response:
 
 async def _validation_error(request: Request, error: RequestValidationError) -> Response:
     said = "; ".join(f"{entry['loc'][-1]}: {entry['msg']}" for entry in error.errors())
+    inference.count_refusal(request, Code.INVALID_ARGUMENT.value)
     return answer(request, GatewayError(Code.INVALID_ARGUMENT, said))
 
 
@@ -126,4 +128,5 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
     code = phrase.lower().replace(" ", "_").replace("-", "_")
     detail = f"{request.method} {request.scope['path']}: {error.detail}. See /docs."
     headers = dict(error.headers or {})
+    inference.count_refusal(request, code)
     return respond(request, error.status_code, code, phrase, detail, headers)

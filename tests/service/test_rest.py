@@ -262,6 +262,47 @@ def test_the_metrics_move(client: httpx.Client, red_jpeg: bytes):
     assert counts() == (ok + 1, infer + 1)
 
 
+def outcomes(client: httpx.Client) -> dict[str, float]:
+    """Return the count of each outcome, over all models."""
+    counts: dict[str, float] = {}
+    text = client.get("/metrics").text
+    for code, count in re.findall(r'requests_total\{.*outcome="(\w+)"\} (\S+)', text):
+        counts[code] = counts.get(code, 0) + float(count)
+    return counts
+
+
+REFUSED = {
+    "a parameter out of range": ("POST", "?top_k=0", JPEG, b""),
+    "a parameter that is no number": ("POST", "?top_k=abc", JPEG, b""),
+    "an unknown model": ("POST", "?model=resnet", JPEG, b""),
+    "an unavailable model": ("POST", "?model=broken", JPEG, b""),
+    "another method": ("GET", "", {}, b""),
+    "another content type": ("POST", "", {"Content-Type": "text/plain"}, b"{}"),
+    "no picture": ("POST", "", JPEG, b"no picture"),
+    "too many bytes": ("POST", "", JPEG, b"x" * (MAX_BODY_BYTES + 1)),
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_every_refusal_is_counted_once_with_its_code(client: httpx.Client, why: str):
+    method, query, headers, content = REFUSED[why]
+    before = outcomes(client)
+
+    answer = client.request(method, f"/v1/classify{query}", headers=headers, content=content)
+
+    code = answer.json()["code"]
+    assert outcomes(client) == {**before, code: before.get(code, 0) + 1}
+
+
+def test_what_is_not_for_a_network_is_not_counted(client: httpx.Client):
+    before = outcomes(client)
+
+    client.post("/v1/models")
+    client.get("/v1/nothing")
+
+    assert outcomes(client) == before
+
+
 def test_the_models_are_described(client: httpx.Client):
     answer = client.get("/v1/models").json()
 
