@@ -13,6 +13,7 @@ from service.executors.executor import Executor
 from service.gateway import Gateway
 from service.rest import pages, problems, routes, schema
 from service.rest.edge import Edge
+from service.rest.linger import Linger
 from service.settings import Settings
 
 _DESCRIPTION: Final = (
@@ -58,6 +59,7 @@ def create_app(settings: Settings, executor: Executor) -> FastAPI:
     problems.install(app)
     schema.install(app)
     app.add_middleware(Edge)
+    app.add_middleware(Linger)
     return app
 
 
