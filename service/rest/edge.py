@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import Code, GatewayError
-from service.rest import problems
+from service.rest import inference, problems
 
 logger = logging.getLogger(__name__)
 access = logging.getLogger("service.access")
@@ -42,6 +42,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         scope["request_id"] = str(uuid.uuid4())
+        inference.begin(scope)
         started = time.perf_counter()
         status = 0
 

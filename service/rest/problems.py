@@ -8,7 +8,7 @@ from typing import Final
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from service.errors import Code, GatewayError, GoneError
@@ -59,6 +59,7 @@ class Problem(BaseModel):
                 "detail": "Expected a picture (JPEG, PNG, WEBP), got no bytes.",
                 "instance": "urn:uuid:0d1f1c2e-5a0b-4a8e-9a55-0f8b7f1f6f0a",
                 "code": "bad_image",
+                "timings_ms": {"read": 0.11, "decode": 0.02, "queue": 0.08, "total": 0.5},
             }
         }
     )
@@ -69,6 +70,11 @@ class Problem(BaseModel):
     detail: str
     instance: str
     code: str
+    timings_ms: dict[str, float] | None = Field(
+        None,
+        description="Milliseconds of the stages that were reached, and `total`; only where a "
+        "network was asked.",
+    )
 
 
 def answer(request: Request, error: GatewayError) -> Response:
@@ -88,7 +94,12 @@ def respond(
     detail: str,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """Return one problem."""
+    """Return one problem, with the time it took where a network was asked."""
+    headers = dict(headers or {})
+    timings_ms = None
+    if (ledger := inference.ledger(request)) is not None:
+        timings_ms = ledger.timings_ms()
+        headers[inference.HEADER] = inference.server_timing(timings_ms)
     problem = Problem(
         type=f"urn:gpusq:problem:{code}",
         title=title,
@@ -96,8 +107,10 @@ def respond(
         detail=detail,
         instance=f"urn:uuid:{request.scope['request_id']}",
         code=code,
+        timings_ms=timings_ms,
     )
-    return Response(orjson.dumps(problem.model_dump()), status, headers, MEDIA_TYPE)
+    body = orjson.dumps(problem.model_dump(exclude_none=True))
+    return Response(body, status, headers, MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:

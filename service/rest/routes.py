@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from service.gateway import Gateway
-from service.rest import schema
+from service.rest import inference, schema
 from service.rest.answers import ClassifyAnswer, ModelsAnswer, Readiness
 from service.rest.body import Body
 from service.settings import Settings
@@ -60,10 +60,9 @@ async def classify(
     frame counts.
     """
     body = Body(request, settings.max_body_bytes)
-    result = await body.until_disconnect(gateway.classify(model, body.picture, top_k))
-    response.headers["Server-Timing"] = ", ".join(
-        f"{stage};dur={ms}" for stage, ms in result.timings_ms.items()
-    )
+    work = gateway.classify(model, body.picture, top_k, inference.ledger(request))
+    result = await body.until_disconnect(work)
+    response.headers[inference.HEADER] = inference.server_timing(result.timings_ms)
     return ClassifyAnswer.of(result)
 
 

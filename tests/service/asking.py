@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import httpx
@@ -18,12 +19,20 @@ def label(answer: httpx.Response) -> str:
     return str(answer.json()["predictions"][0]["label"])
 
 
+def server_timing(answer: httpx.Response) -> dict[str, float]:
+    """Return the milliseconds by stage in the header of that name."""
+    found = re.findall(r"(\w+);dur=([\d.]+)", answer.headers.get("server-timing", ""))
+    return {stage: float(ms) for stage, ms in found}
+
+
 def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     """Check that an answer is a whole RFC 9457 problem, and return it."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     body: dict[str, Any] = answer.json()
-    assert set(body) == {"type", "title", "status", "detail", "instance", "code"}
+    timed = {"timings_ms"} if answer.request.url.path == "/v1/classify" else set()
+    assert set(body) == {"type", "title", "status", "detail", "instance", "code"} | timed
+    assert server_timing(answer) == body.get("timings_ms", {})
     assert (body["status"], body["code"]) == (status, code)
     assert body["type"] == f"urn:gpusq:problem:{code}"
     assert body["instance"] == f"urn:uuid:{answer.headers['x-request-id']}"

@@ -20,7 +20,7 @@ from service.executors import choice
 from service.settings import Settings
 from tests import bundles
 from tests.conftest import Serve, encoded
-from tests.service.asking import label, post, problem
+from tests.service.asking import label, post, problem, server_timing
 
 JPEG = {"Content-Type": "image/jpeg"}
 MAX_BODY_BYTES = 200_000
@@ -241,11 +241,31 @@ def test_top_k_out_of_range_is_refused(client: httpx.Client, red_jpeg: bytes, to
 def test_server_timing_equals_timings_ms(client: httpx.Client, red_jpeg: bytes):
     answer = post(client, red_jpeg)
 
-    header = re.findall(r"(\w+);dur=([\d.]+)", answer.headers["server-timing"])
-    assert {stage: float(ms) for stage, ms in header} == answer.json()["timings_ms"]
-    assert [stage for stage, _ in header] == [
+    timings_ms = server_timing(answer)
+    assert timings_ms == answer.json()["timings_ms"]
+    assert list(timings_ms) == [
         "read", "decode", "preprocess", "queue", "infer", "postprocess", "total",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "query", "status", "code", "reached"),
+    [
+        (b"", {"top_k": 0}, 422, "invalid_argument", []),
+        (b"", {"model": "resnet"}, 404, "unknown_model", []),
+        (b"x" * (MAX_BODY_BYTES + 1), {}, 413, "too_many_bytes", ["read"]),
+        (b"", {}, 422, "bad_image", ["read", "decode", "queue"]),
+    ],
+)
+def test_a_refusal_says_where_the_time_went_until_it(
+    client: httpx.Client, content: bytes, query: dict[str, str], status: int, code: str, reached
+):
+    body = problem(post(client, content, **query), status, code)
+
+    timings_ms = body["timings_ms"]
+    assert list(timings_ms) == [*reached, "total"]
+    # Each is rounded to a microsecond.
+    assert sum(timings_ms[stage] for stage in reached) <= timings_ms["total"] + 0.002
 
 
 def test_the_metrics_move(client: httpx.Client, red_jpeg: bytes):

@@ -54,6 +54,17 @@ def test_a_client_that_leaves_while_the_network_runs_cancels_it(serve: Serve, re
     assert executor.cancelled == 1
 
 
+def test_an_answer_after_the_deadline_says_what_took_so_long(serve: Serve, red_jpeg: bytes):
+    executor = FakeExecutor()
+    executor.gate = _Never()  # type: ignore[assignment]
+    with serve(create_app(Settings(deadline_s=0.5), executor)) as client:
+        body = problem(post(client, red_jpeg), 504, "deadline_exceeded")
+
+    timings_ms = body["timings_ms"]
+    assert list(timings_ms) == ["read", "decode", "preprocess", "queue", "infer", "total"]
+    assert timings_ms["infer"] > 100
+
+
 def test_a_fault_of_our_own_is_a_problem_that_gives_nothing_away(
     serve: Serve, red_jpeg: bytes, caplog: pytest.LogCaptureFixture
 ):

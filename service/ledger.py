@@ -1,0 +1,72 @@
+"""Where the time of one request went, stage by stage, whether or not it came to an answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from service.metrics import STAGES
+
+
+class Span:
+    """One stretch of time in a stage; it runs until it is ended."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self._started = time.perf_counter()
+        self._ended: float | None = None
+
+    def end(self) -> None:
+        """Stop the clock."""
+        self._ended = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Return its length, so far if it still runs."""
+        return (self._ended or time.perf_counter()) - self._started
+
+
+class Ledger:
+    """The time of one request.
+
+    Stages may begin in one thread and end in another; it can be read while they run, which is how
+    an answer after the deadline says what took so long.
+    """
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._spans: list[Span] = []
+
+    def begin(self, stage: str) -> Span:
+        """Enter a stage; whoever leaves it ends the span."""
+        span = Span(stage)
+        self._spans.append(span)
+        return span
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time inside the block to one stage."""
+        span = self.begin(name)
+        try:
+            yield
+        finally:
+            span.end()
+
+    def stages_s(self) -> dict[str, float]:
+        """Return the seconds of every stage that was reached, in the order of :data:`STAGES`."""
+        spans = tuple(self._spans)
+        reached = {span.stage for span in spans}
+        return {
+            name: sum(span.seconds() for span in spans if span.stage == name)
+            for name in STAGES
+            if name in reached
+        }
+
+    def total_s(self) -> float:
+        """Return the seconds since the request began."""
+        return time.perf_counter() - self._started
+
+    def timings_ms(self) -> dict[str, float]:
+        """Return the milliseconds of every stage that was reached, and `total`."""
+        stages_ms = {name: round(1000 * seconds, 3) for name, seconds in self.stages_s().items()}
+        return {**stages_ms, "total": round(1000 * self.total_s(), 3)}
