@@ -19,7 +19,7 @@ class CardError(ContractError):
 class ImageFault(str, Enum):
     """In which way bytes failed to become a picture. Transports map it to their own codes."""
 
-    NOT_AN_IMAGE = "not_an_image"
+    EMPTY = "empty"
     UNSUPPORTED_FORMAT = "unsupported_format"
     TOO_MANY_PIXELS = "too_many_pixels"
     DAMAGED = "damaged"

@@ -18,9 +18,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
-from contract.errors import ImageError, ImageFault
+from contract import refusal
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS: Final = 50_000_000
@@ -43,22 +43,8 @@ _DECODER_ERRORS: Final = (
     struct.error,
     zlib.error,
 )
-# Pillow's name for a JPEG with more pictures behind the first, which many phones write.
+# MPO is Pillow's name for a JPEG with more pictures behind the first.
 _JPEG: Final = ("JPEG", "MPO")
-_SIGNATURES: Final = (rb"\xff\xd8\xff", rb"\x89PNG\r\n\x1a\n", rb"RIFF....WEBP")
-_OTHER_FORMATS: Final = {
-    rb"GIF8[79]a": "GIF",
-    rb"BM.{4}\x00\x00\x00\x00": "BMP",
-    rb"II\*\x00|MM\x00\*": "TIFF",
-    rb"....ftyp(hei|hev|mif|msf)": "HEIC",
-    rb"....ftypavi": "AVIF",
-    rb"\xff\x0a|\x00\x00\x00\x0cJXL ": "JPEG XL",
-    rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51": "JPEG 2000",
-    rb"%PDF-": "PDF",
-    rb"8BPS": "Photoshop",
-    rb"\x00\x00\x01\x00": "ICO",
-    rb"\s*<(svg|\?xml)": "SVG",
-}
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -125,7 +111,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, shorter_side_px: int = 
         ImageError: Not a picture, of another format, too large, or damaged.
     """
     _silence_pillow()
-    image = _open(data)
+    image = _open(data, max_pixels)
     _check_size(image, max_pixels)
     if shorter_side_px and image.format in _JPEG:
         _draft(image, 2 * shorter_side_px)
@@ -133,7 +119,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, shorter_side_px: int = 
         image.load()
         return _to_rgb(_upright(image))
     except _DECODER_ERRORS as error:
-        raise _damaged(image.format, error) from error
+        raise refusal.damaged(data, "its pixels cannot be decoded", error) from error
 
 
 def fit(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
@@ -178,17 +164,13 @@ def _silence_pillow() -> None:
         warnings.filterwarnings("ignore", module=_ANY_PILLOW_MODULE)
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes, max_pixels: int) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise ImageError(
-            ImageFault.TOO_MANY_PIXELS, f"The picture is too large: {error}"
-        ) from error
-    except UnidentifiedImageError as error:
-        raise _unreadable(data) from error
+        raise refusal.bomb(data, max_pixels, error) from error
     except _DECODER_ERRORS as error:
-        raise _damaged(None, error) from error
+        raise refusal.unreadable(data, error) from error
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
@@ -197,12 +179,9 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
     limit = min(max_pixels, MAX_PIXELS) // 2 if progressive else max_pixels
     width, height = image.size
     if width * height > limit:
-        kind = "progressive JPEG" if progressive else f"{image.format} picture"
-        raise ImageError(
-            ImageFault.TOO_MANY_PIXELS,
-            f"A {kind} may have {limit:,} pixels, this one has {width} x {height} = "
-            f"{width * height:,}. Send it smaller.",
-        )
+        kind = f"{refusal.NAMES[image.format or '']} picture"
+        came = f"{width} x {height} = {width * height:,}"
+        raise refusal.too_many_pixels("progressive JPEG" if progressive else kind, limit, came)
 
 
 def _draft(image: Image.Image, at_least_px: int) -> None:
@@ -264,31 +243,4 @@ def _centre_box(
         top * step_y,
         min((left + preprocessing.width) * step_x, width),
         min((top + preprocessing.height) * step_y, height),
-    )
-
-
-def _unreadable(data: bytes) -> ImageError:
-    """Say what the bytes are, of which Pillow only says that they are none of ours."""
-    known = ", ".join(FORMATS)
-    if not data:
-        return ImageError(ImageFault.NOT_AN_IMAGE, f"Expected a picture ({known}), got no bytes.")
-    if any(re.match(signature, data, re.DOTALL) for signature in _SIGNATURES):
-        return _damaged(None, "its header cannot be read")
-    for signature, name in _OTHER_FORMATS.items():
-        if re.match(signature, data, re.DOTALL):
-            return ImageError(
-                ImageFault.UNSUPPORTED_FORMAT,
-                f"Expected a picture as {known}, got {name}. Convert it to one of these formats.",
-            )
-    return ImageError(
-        ImageFault.NOT_AN_IMAGE,
-        f"Expected a picture ({known}), got {len(data):,} bytes that begin with {data[:8]!r}.",
-    )
-
-
-def _damaged(image_format: str | None, error: BaseException | str) -> ImageError:
-    kind = f"{image_format} picture" if image_format else "picture"
-    return ImageError(
-        ImageFault.DAMAGED,
-        f"The {kind} is damaged or cut off: {error}. Save it again with another program.",
     )

@@ -65,7 +65,7 @@ class GatewayError(ServiceError):
 
 
 IMAGE_FAULTS: Final = {
-    ImageFault.NOT_AN_IMAGE: Code.BAD_IMAGE,
+    ImageFault.EMPTY: Code.BAD_IMAGE,
     ImageFault.DAMAGED: Code.BAD_IMAGE,
     ImageFault.UNSUPPORTED_FORMAT: Code.UNSUPPORTED_MEDIA,
     ImageFault.TOO_MANY_PIXELS: Code.TOO_MANY_PIXELS,

@@ -38,7 +38,7 @@ def picture(data: bytes, content_type: str) -> bytes:
         parser.write(data)
         parser.finalize()
     except FormParserError as error:
-        raise FormError(str(error)) from error
+        raise FormError("its parts are not as the boundary in its Content-Type says") from error
     if not parts.complete:
         raise FormError("it is cut off")
     return parts.chosen()

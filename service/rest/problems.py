@@ -56,7 +56,8 @@ class Problem(BaseModel):
                 "type": "urn:gpusq:problem:bad_image",
                 "title": "The picture cannot be read",
                 "status": 422,
-                "detail": "Expected a picture (JPEG, PNG, WEBP), got no bytes.",
+                "detail": "Expected a JPEG, PNG or WebP picture, got an empty file. "
+                "Choose one with a picture in it.",
                 "instance": "urn:uuid:0d1f1c2e-5a0b-4a8e-9a55-0f8b7f1f6f0a",
                 "code": "bad_image",
                 "timings_ms": {"read": 0.11, "decode": 0.02, "queue": 0.08, "total": 0.5},

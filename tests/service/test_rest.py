@@ -135,7 +135,8 @@ def test_of_several_files_the_one_named_image_counts(client: httpx.Client, red_j
     [
         (b"", "multipart/form-data", "no boundary"),
         (b"", "multipart/form-data; boundary=x", "cut off"),
-        (b"not a form", "multipart/form-data; boundary=x", "boundary"),
+        (b"not a form", "multipart/form-data; boundary=x",
+         "cannot be read: its parts are not as the boundary in its Content-Type says. Send"),
         (b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--x--\r\n',
          "multipart/form-data; boundary=x", "got 0"),
         (b'--x\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\ncut o',
@@ -169,7 +170,9 @@ def test_another_content_type_is_told_what_to_send(client: httpx.Client, kind: s
     ("data", "status", "code"),
     [
         (b"", 422, "bad_image"),
-        (b"GET / HTTP/1.1\r\n\r\n", 422, "bad_image"),
+        (b"GET / HTTP/1.1\r\n\r\n", 415, "unsupported_media"),
+        (b"<!doctype html><title>x", 415, "unsupported_media"),
+        (b"%!PS-Adobe-3.0", 415, "unsupported_media"),
         (PICTURES["JPEG"][0][:300], 422, "bad_image"),
         (PICTURES["palette"][0][:60], 422, "bad_image"),
         (encoded(Image.new("RGB", (9, 9)), "GIF"), 415, "unsupported_media"),
@@ -201,7 +204,7 @@ def test_a_body_that_does_not_declare_its_length_is_counted(client: httpx.Client
 
 
 def test_a_body_at_the_limit_is_read(client: httpx.Client):
-    problem(post(client, b"x" * MAX_BODY_BYTES), 422, "bad_image")
+    problem(post(client, b"x" * MAX_BODY_BYTES), 415, "unsupported_media")
     problem(post(client, b"x" * (MAX_BODY_BYTES + 1)), 413, "too_many_bytes")
 
 
