@@ -11,11 +11,16 @@ const STAGES = {
   rest: "Browser and transport",
 };
 
+// Shorter pictures are shown enlarged.
+const SMALL_PX = 160;
+const FORMATS = "choose a JPEG, PNG or WebP";
+
 const RUNTIMES = { openvino: "OpenVINO", onnxruntime: "ONNX Runtime" };
 
 const element = (id) => document.getElementById(id);
 const models = new Map();
 let picture = null;
+let maxBytes = Infinity;
 let pending = null;
 
 function make(tag, className, text = "") {
@@ -45,7 +50,8 @@ async function loadModels() {
   });
   element("model").replaceChildren(...options);
   element("model").disabled = false;
-  const megabytes = Math.floor(limits.max_body_bytes / 1e6);
+  maxBytes = limits.max_body_bytes;
+  const megabytes = Math.floor(maxBytes / 1e6);
   if (megabytes) element("limits").textContent =
     `JPEG, PNG or WebP, up to ${megabytes} MB. It stays on the machine that runs this service.`;
   showAbout();
@@ -68,20 +74,23 @@ function showAbout() {
   element("facts").textContent = facts.join(" · ");
 }
 
-function showPicture(file) {
-  picture = file;
+// Only what the service accepted is shown: a browser may choke on a picture of any size.
+function showPreview(file) {
   const preview = element("preview");
   if (preview.src) URL.revokeObjectURL(preview.src);
   preview.src = URL.createObjectURL(file);
-  preview.hidden = false;
-  element("invitation").hidden = true;
-  element("drop").classList.add("filled");
+  fill(true);
 }
 
-function hidePreview() {
-  element("preview").hidden = true;
-  element("invitation").hidden = false;
-  element("drop").classList.remove("filled");
+function fill(filled) {
+  element("preview").hidden = !filled;
+  element("again").hidden = !filled;
+  element("invitation").hidden = filled;
+  element("drop").classList.toggle("filled", filled);
+}
+
+function enlargeSmall({ target: { naturalWidth, naturalHeight, classList } }) {
+  classList.toggle("small", Math.max(naturalWidth, naturalHeight) < SMALL_PX);
 }
 
 function showLabels(answer) {
@@ -135,13 +144,28 @@ function showProblem(title, detail) {
   element("problem-title").textContent = title;
   element("problem-detail").textContent = detail;
   element("problem").hidden = false;
+  fill(false);
   element("status").textContent = "";
   element("labels").replaceChildren();
   element("time").hidden = true;
 }
 
+// What the service says of a request, said of a file to whoever chose it.
+function showRefusal(file, { code, title, detail }) {
+  if (code !== "unsupported_media") showProblem(title, detail);
+  else if (file.type && !file.type.startsWith("image/"))
+    showProblem(`This is not a picture: ${FORMATS}`, file.name);
+  else showProblem(`This kind of file is not read: ${FORMATS}`, detail);
+}
+
 async function classify() {
+  const file = picture;
   pending?.abort();
+  if (file.size > maxBytes) {
+    const [most, came] = [maxBytes, file.size].map((bytes) => `${(bytes / 1e6).toFixed(1)} MB`);
+    showProblem("The picture is too large", `Choose one of up to ${most}; this one has ${came}.`);
+    return;
+  }
   const request = new AbortController();
   pending = request;
   element("problem").hidden = true;
@@ -151,17 +175,18 @@ async function classify() {
     const started = performance.now();
     const answer = await fetch(`/v1/classify?model=${encodeURIComponent(element("model").value)}`, {
       method: "POST",
-      // A file without a type would be sent without one.
-      headers: { "Content-Type": picture.type || "application/octet-stream" },
-      body: picture,
+      // The content decides; a type that is none of a picture would be refused by its name.
+      headers: { "Content-Type": "application/octet-stream" },
+      body: file,
       signal: request.signal,
     });
     const body = await answer.json();
     const totalMs = performance.now() - started;
     if (!answer.ok) {
-      showProblem(body.title, body.detail);
+      showRefusal(file, body);
       return;
     }
+    showPreview(file);
     showLabels(body);
     showTime(body.timings_ms, totalMs);
   } catch (error) {
@@ -174,7 +199,7 @@ async function classify() {
 
 function take(files) {
   if (!files?.length) return;
-  showPicture(files[0]);
+  picture = files[0];
   classify();
 }
 
@@ -184,7 +209,8 @@ element("file").addEventListener("change", (event) => {
   // Choosing the same file again shall send it again.
   event.target.value = "";
 });
-element("preview").addEventListener("error", hidePreview);
+element("preview").addEventListener("error", () => fill(false));
+element("preview").addEventListener("load", enlargeSmall);
 element("model").addEventListener("change", () => {
   showAbout();
   if (picture) classify();

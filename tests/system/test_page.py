@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -99,6 +100,12 @@ def drop(page: Page, data: bytes, name: str = "photo.jpg", kind: str = "image/jp
     page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
 
 
+def shown_width(page: Page) -> int:
+    """Return the width of the picture that is shown, once the browser has it."""
+    script = "async (image) => { await image.decode(); return image.naturalWidth; }"
+    return int(page.locator("#preview").evaluate(script))
+
+
 def test_a_dropped_photo_shows_its_label_and_where_the_time_went(page: Page):
     drop(page, photo())
 
@@ -109,7 +116,8 @@ def test_a_dropped_photo_shows_its_label_and_where_the_time_went(page: Page):
     expect(page.locator("#bar > div")).to_have_count(7)
     expect(page.locator("#legend li")).to_have_count(7)
     assert "Network: " in (page.locator("#bar").get_attribute("aria-label") or "")
-    assert page.locator("#preview").evaluate("image => image.naturalWidth") == 3000
+    assert shown_width(page) == 3000
+    expect(page.locator("#again")).to_contain_text("Drop another picture here")
 
 
 def test_a_picture_can_be_chosen_and_then_asked_of_another_model(page: Page):
@@ -130,13 +138,82 @@ def test_what_is_no_picture_is_explained_and_the_next_one_works(page: Page):
     drop(page, b"%PDF-1.7 not a picture", "paper.pdf", "image/png")
 
     problem = page.locator("#problem")
-    expect(problem).to_be_visible()
-    expect(problem).to_contain_text("Expected a picture")
+    expect(problem).to_contain_text("not read: choose a JPEG, PNG or WebP")
+    expect(problem).to_contain_text("got PDF")
     expect(page.locator("#time")).to_be_hidden()
+    expect(page.locator("#preview")).to_be_hidden()
 
     drop(page, encoded(Image.new("RGB", (40, 30), (0, 255, 0))), "g.png", "image/png")
     expect(page.locator("#labels li .name").first).to_have_text("green")
     expect(problem).to_be_hidden()
+
+
+def test_a_file_that_claims_to_be_no_picture_is_told_without_words_of_the_api(page: Page):
+    drop(page, b"just a text", "notes.txt", "text/plain")
+
+    expect(page.locator("#problem-title")).to_have_text(
+        "This is not a picture: choose a JPEG, PNG or WebP"
+    )
+    expect(page.locator("#problem-detail")).to_have_text("notes.txt")
+
+
+def test_a_picture_of_another_declared_type_is_judged_by_its_content(page: Page):
+    drop(page, encoded(Image.new("RGB", (40, 30), "blue")), "b.bin", "text/plain")
+
+    expect(page.locator("#labels li .name").first).to_have_text("blue")
+
+
+def test_a_picture_that_is_refused_is_never_given_to_the_browser(page: Page):
+    drop(page, encoded(Image.new("1", (10_000, 6_000))), "huge.png", "image/png")
+
+    expect(page.locator("#problem")).to_contain_text("may have 50,000,000 pixels")
+    assert page.locator("#preview").get_attribute("src") is None
+    expect(page.locator("#invitation")).to_be_visible()
+
+
+def test_a_file_beyond_the_limit_is_refused_without_sending_it(page: Page):
+    sent: list[str] = []
+    expect(page.locator("#model")).to_be_enabled()
+    page.on("request", lambda request: sent.append(request.url))
+
+    drop(page, b"\xff\xd8\xff" + bytes(11_000_000))
+
+    expect(page.locator("#problem")).to_contain_text("up to 10.0 MB; this one has 11.0 MB")
+    assert sent == []
+
+
+def test_a_small_picture_is_shown_large_with_its_pixels(page: Page):
+    digit = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8)).astype(np.uint8))
+    drop(page, encoded(digit), "digit.png", "image/png")
+
+    assert shown_width(page) == 8
+    preview = page.locator("#preview")
+    expect(preview).to_have_css("image-rendering", "pixelated")
+    box = preview.bounding_box()
+    assert box is not None
+    assert box["width"] == box["height"] > 200
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_tracks_of_the_bars_can_be_told_from_the_panel(page: Page, scheme: Any):
+    page.emulate_media(color_scheme=scheme)
+    drop(page, encoded(Image.new("RGB", (40, 30), "blue")), "b.png", "image/png")
+
+    track, panel = (
+        page.locator(selector).first.evaluate("it => getComputedStyle(it).backgroundColor")
+        for selector in (".labels .track", ".panel")
+    )
+    assert contrast(track, panel) > 1.3
+
+
+def contrast(*colours: str) -> float:
+    """Return the ratio of two colours as WCAG 2 has it."""
+    levels = []
+    for colour in colours:
+        channels = [int(value) / 255 for value in re.findall(r"\d+", colour)[:3]]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        levels.append(0.05 + float(np.dot((0.2126, 0.7152, 0.0722), linear)))
+    return max(levels) / min(levels)
 
 
 def test_the_documentation_works_without_the_internet(page: Page, address: str):
