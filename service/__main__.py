@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import logging
+import os
 import signal
 import socket
 import sys
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 from service.app import create_app
 from service.errors import StartError
 from service.executors import choice
-from service.settings import Settings
+from service.settings import Settings, unknown
 
 logger = logging.getLogger("service")
 
@@ -42,6 +43,8 @@ def main() -> int:
             level=settings.log_level.upper(),
             format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         )
+        for said in unknown(os.environ):
+            logger.warning("%s", said)
         # It warns of every malformed form, which is the client's business and answered there.
         logging.getLogger("python_multipart").setLevel(logging.ERROR)
         serve(settings)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.preprocess import MAX_PIXELS
+
+PREFIX: Final = "GPUSQ_"
+MAX_TOP_K: Final = 100
 
 
 def _cpus() -> int:
@@ -20,14 +25,14 @@ def _cpus() -> int:
 class Settings(BaseSettings):
     """What an operator may choose, each as ``GPUSQ_<NAME>`` in the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="GPUSQ_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     repository: Path = Path("model_repository")
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     executor: Literal["auto", "openvino", "onnxruntime"] = "auto"
     default_model: str | None = None
-    top_k: int = Field(5, ge=1, le=100)
+    top_k: int = Field(5, ge=1, le=MAX_TOP_K)
     max_body_bytes: int = Field(10_000_000, ge=1)
     # Above 89 million Pillow itself begins to refuse.
     max_pixels: int = Field(MAX_PIXELS, ge=1, le=89_000_000)
@@ -37,3 +42,23 @@ class Settings(BaseSettings):
     read_timeout_s: float = Field(30.0, gt=0, le=300)
     drain_timeout_s: int = Field(25, ge=0, le=600)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def unknown(names: Iterable[str]) -> list[str]:
+    """Say of each variable that looks like a setting and is none that it changes nothing.
+
+    Args:
+        names: Of environment variables.
+
+    >>> unknown(["GPUSQ_TOPK", "HOME"])
+    ['GPUSQ_TOPK is no setting and changes nothing. Did you mean GPUSQ_TOP_K?']
+    """
+    known = [name.upper() for name in Settings.model_fields]
+    said = []
+    for name in sorted(name for name in names if name.upper().startswith(PREFIX)):
+        # The prefix, which all share, would make any name look near.
+        if (own := name.upper().removeprefix(PREFIX)) not in known:
+            near = difflib.get_close_matches(own, known, n=1)
+            mend = f"Did you mean {PREFIX}{near[0]}?" if near else "docs/settings.md has them all."
+            said.append(f"{name} is no setting and changes nothing. {mend}")
+    return said

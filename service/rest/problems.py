@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from service.errors import Code, GatewayError, GoneError
-from service.rest import inference
+from service.rest import inference, query
 
 MEDIA_TYPE: Final = "application/problem+json"
 STATUS: Final = {
@@ -31,7 +31,7 @@ STATUS: Final = {
 }
 TITLES: Final = {
     Code.BAD_REQUEST: "The request is malformed",
-    Code.INVALID_ARGUMENT: "A parameter is out of range",
+    Code.INVALID_ARGUMENT: "A parameter is not as expected",
     Code.UNSUPPORTED_MEDIA: "This kind of content is not accepted",
     Code.TOO_MANY_BYTES: "The body is too large",
     Code.TOO_MANY_PIXELS: "The picture has too many pixels",
@@ -127,9 +127,9 @@ async def _gateway_error(request: Request, error: GatewayError) -> Response:
 
 
 async def _validation_error(request: Request, error: RequestValidationError) -> Response:
-    said = "; ".join(f"{entry['loc'][-1]}: {entry['msg']}" for entry in error.errors())
-    inference.count_refusal(request, Code.INVALID_ARGUMENT.value)
-    return answer(request, GatewayError(Code.INVALID_ARGUMENT, said))
+    refusal = query.refusal(error.errors())
+    inference.count_refusal(request, refusal.code.value)
+    return answer(request, refusal)
 
 
 async def _client_gone(_request: Request, _error: GoneError) -> Response:

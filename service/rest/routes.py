@@ -11,6 +11,7 @@ from service.gateway import Gateway
 from service.rest import inference, schema
 from service.rest.answers import ClassifyAnswer, ModelsAnswer, Readiness
 from service.rest.body import Body
+from service.rest.query import ClassifyQuery
 from service.settings import Settings
 
 router = APIRouter()
@@ -42,17 +43,7 @@ async def classify(
     response: Response,
     gateway: GatewayDep,
     settings: SettingsDep,
-    model: Annotated[
-        str | None, Query(description="A name from /v1/models; the default model without it.")
-    ] = None,
-    top_k: Annotated[
-        int | None,
-        Query(
-            ge=1,
-            le=100,
-            description="How many classes to name. A model with fewer classes names all of them.",
-        ),
-    ] = None,
+    query: Annotated[ClassifyQuery, Query()],
 ) -> ClassifyAnswer:
     """Classify one picture: JPEG, PNG or WebP, as the body itself or in a form.
 
@@ -60,7 +51,7 @@ async def classify(
     frame counts.
     """
     body = Body(request, settings.max_body_bytes)
-    work = gateway.classify(model, body.picture, top_k, inference.ledger(request))
+    work = gateway.classify(query.model, body.picture, query.top_k, inference.ledger(request))
     result = await body.until_disconnect(work)
     response.headers[inference.HEADER] = inference.server_timing(result.timings_ms)
     return ClassifyAnswer.of(result)

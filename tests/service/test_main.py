@@ -79,6 +79,14 @@ def test_a_wrong_setting_is_said(fails, monkeypatch, name: str, value: str):
     assert value in line
 
 
+def test_a_variable_that_is_no_setting_is_warned_of(fails, monkeypatch, caplog, tmp_path: Path):
+    monkeypatch.setenv("GPUSQ_TOPK", "3")
+
+    fails("--repository", tmp_path / "none", "--port", 0)
+
+    assert "GPUSQ_TOPK is no setting and changes nothing" in caplog.text
+
+
 def test_a_default_model_that_cannot_be_used_is_said():
     executor = FakeExecutor(models=("a", "b"))
 

@@ -238,7 +238,25 @@ def test_top_k_says_how_many_classes_are_named(
 def test_top_k_out_of_range_is_refused(client: httpx.Client, red_jpeg: bytes, top_k: str):
     body = problem(post(client, red_jpeg, top_k=top_k), 422, "invalid_argument")
 
-    assert body["detail"].startswith("top_k: ")
+    expected = "expected a whole number from 1 to 100"
+    assert body["detail"] == f"top_k: {expected}, got '{top_k}'. Correct it, or leave it out."
+    assert body["title"] == "A parameter is not as expected"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("topk", "'topk'; there are model and top_k. Did you mean top_k?"),
+        ("threshold", "'threshold'; there are model and top_k. Leave it out."),
+        ("x" * 60_000, f"'{'x' * 40}…'; there are"),
+    ],
+)
+def test_an_unknown_parameter_is_refused_with_the_known_names(
+    client: httpx.Client, red_jpeg: bytes, name: str, said: str
+):
+    body = problem(post(client, red_jpeg, **{name: "3"}), 422, "invalid_argument")
+
+    assert f"There is no parameter {said}" in body["detail"]
 
 
 def test_server_timing_equals_timings_ms(client: httpx.Client, red_jpeg: bytes):
@@ -295,6 +313,7 @@ def outcomes(client: httpx.Client) -> dict[str, float]:
 
 
 REFUSED = {
+    "an unknown parameter": ("POST", "?topk=3", JPEG, b""),
     "a parameter out of range": ("POST", "?top_k=0", JPEG, b""),
     "a parameter that is no number": ("POST", "?top_k=abc", JPEG, b""),
     "an unknown model": ("POST", "?model=resnet", JPEG, b""),

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.settings import Settings
+from service.settings import Settings, unknown
 
 PAGE = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
 
@@ -40,3 +40,17 @@ def test_settings_cannot_be_changed():
 def test_values_out_of_range_are_refused(wrong: dict[str, float]):
     with pytest.raises(ValidationError):
         Settings(**wrong)
+
+
+def test_every_setting_is_known_in_any_case():
+    names = [f"GPUSQ_{name.upper()}" for name in Settings.model_fields]
+
+    assert unknown([*names, *map(str.lower, names), "PATH", "MY_GPUSQ_PORT"]) == []
+
+
+def test_a_variable_that_is_no_setting_is_named_with_the_nearest_one():
+    assert unknown(["GPUSQ_MAXPIXELS", "gpusq_dead_line"]) == [
+        "GPUSQ_MAXPIXELS is no setting and changes nothing. Did you mean GPUSQ_MAX_PIXELS?",
+        "gpusq_dead_line is no setting and changes nothing. Did you mean GPUSQ_DEADLINE_S?",
+    ]
+    assert unknown(["GPUSQ_Q"])[0].endswith("docs/settings.md has them all.")
