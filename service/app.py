@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -15,6 +16,8 @@ from service.rest import pages, problems, routes, schema
 from service.rest.edge import Edge
 from service.rest.linger import Linger
 from service.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 _DESCRIPTION: Final = (
     "Send a picture, get labels and the time that every stage took. Errors are RFC 9457 problems; "
@@ -34,6 +37,9 @@ def create_app(settings: Settings, executor: Executor) -> FastAPI:
     """
     gateway = Gateway(executor, settings)
     _require_default(gateway)
+    # Only now: a start that fails says all of them in its one line.
+    for name, reason in sorted(gateway.unavailable.items()):
+        logger.warning("model %s is unavailable: %s", name, reason)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -259,7 +259,6 @@ class Gateway:
             try:
                 classify.require_scores(outputs, model.card.labels)
             except ModelError as error:
-                logger.warning("model %s is unavailable: %s", name, error)
                 self.unavailable[name] = str(error)
             else:
                 servable[name] = model

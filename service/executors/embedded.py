@@ -91,7 +91,6 @@ class EmbeddedExecutor:
             network = compile_network(stored.path)
             _check(stored.model, network)
         except ModelError as error:
-            logger.warning("model %s is unavailable: %s", folder.name, error)
             self.unavailable[folder.name] = str(error)
             return
         self.models[folder.name] = stored.model

@@ -52,10 +52,10 @@ def folders(repository: Path) -> list[Path]:
         )
     # Writers rename a folder into place last; until then its name begins with a dot.
     found = sorted(p for p in repository.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not found:
+    if not any((folder / CONFIG).is_file() for folder in found):
         raise StartError(
-            f"{repository} holds no model. Each model is a folder with a {CONFIG}; "
-            "'gpusq compress RECIPE' writes one."
+            f"{repository} holds no model. Each model is a folder with a {CONFIG}. Name another "
+            "with --repository DIR; 'gpusq compress RECIPE' writes one."
         )
     return found
 

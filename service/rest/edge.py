@@ -43,6 +43,8 @@ class Edge:
             return
         scope["request_id"] = str(uuid.uuid4())
         inference.begin(scope)
+        # HEAD is GET without a body, which the server leaves out by its own copy of the method.
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         started = time.perf_counter()
         status = 0
 
@@ -57,13 +59,13 @@ class Edge:
             await send(message)
 
         try:
-            await self._app(scope, receive, marked)
+            await self._app(inner, receive, marked)
         except Exception:  # the edge: nothing else may turn a fault into an answer
             logger.exception("request %s failed", scope["request_id"])
             if not status:
                 error = GatewayError(Code.INTERNAL, "The log has the reason, by this instance.")
-                response = problems.answer(Request(scope), error)
-                await response(scope, receive, marked)
+                response = problems.answer(Request(inner), error)
+                await response(inner, receive, marked)
         finally:
             _log(scope, status, time.perf_counter() - started)
 

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from service.errors import Code, GatewayError, GoneError
 from service.rest import inference, query
@@ -141,6 +142,18 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
     phrase = HTTPStatus(error.status_code).phrase
     code = phrase.lower().replace(" ", "_").replace("-", "_")
     detail = f"{request.method} {request.scope['path']}: {error.detail}. See /docs."
+    if error.status_code == HTTPStatus.NOT_FOUND and (path := _without_slash(request)):
+        detail = f"There is no {request.scope['path']}: ask {path}, without the slash at the end."
     headers = dict(error.headers or {})
     inference.count_refusal(request, code)
     return respond(request, error.status_code, code, phrase, detail, headers)
+
+
+def _without_slash(request: Request) -> str | None:
+    """Return the path that was meant by one with a slash too many."""
+    path = request.scope["path"].rstrip("/")
+    if path in ("", request.scope["path"]):
+        return None
+    asked = {**request.scope, "path": path}
+    matches = (route.matches(asked)[0] for route in request.app.routes)
+    return path if any(match is not Match.NONE for match in matches) else None

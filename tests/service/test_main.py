@@ -18,6 +18,7 @@ import pytest
 from service import __main__ as command
 from service.app import create_app
 from service.errors import StartError
+from service.executors import choice
 from service.settings import Settings
 from tests import bundles
 from tests.service.fakes import FakeExecutor
@@ -49,7 +50,17 @@ def test_an_empty_repository_is_said(fails, tmp_path: Path):
     assert "holds no model" in fails("--repository", tmp_path, "--port", 0)
 
 
-def test_a_repository_of_broken_models_is_said_with_every_reason(fails, tmp_path: Path):
+def test_a_folder_that_is_no_repository_is_said_in_one_line(fails, caplog, tmp_path: Path):
+    for name in ("photos", "notes"):
+        (tmp_path / name).mkdir()
+
+    line = fails("--repository", tmp_path, "--port", 0)
+
+    assert line.count("config.pbtxt") == 1
+    assert "photos" not in line + caplog.text
+
+
+def test_a_repository_of_broken_models_is_said_with_every_reason(fails, caplog, tmp_path: Path):
     folder = bundles.write_model(tmp_path, "colours")
     shutil.rmtree(folder / "1")
 
@@ -57,6 +68,16 @@ def test_a_repository_of_broken_models_is_said_with_every_reason(fails, tmp_path
 
     assert "no model of the repository can be used" in line
     assert "colours: config.pbtxt pins version 1" in line
+    assert "colours" not in caplog.text
+
+
+def test_a_model_that_cannot_be_used_beside_others_is_warned_of_once(caplog, repository: Path):
+    settings = Settings(repository=repository)
+
+    app = create_app(settings, choice.load(settings))
+
+    assert caplog.text.count("model broken is unavailable: ") == 1
+    app.state.gateway.close()
 
 
 def test_a_port_that_is_taken_is_said(fails, repository: Path):

@@ -401,6 +401,32 @@ def test_an_unknown_path_and_a_wrong_method_are_problems(client: httpx.Client):
     assert answer.headers["allow"] == "POST"
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/docs", "/assets/page.css", "/healthz", "/readyz", "/v1/models", "/openapi.json"],
+)
+def test_head_is_get_without_the_body(client: httpx.Client, path: str):
+    whole, head = client.get(path), client.head(path)
+
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("content-type", "content-length", "x-content-type-options"):
+        assert head.headers[name] == whole.headers[name]
+
+
+def test_head_is_refused_where_get_is(client: httpx.Client):
+    answer = client.head("/v1/classify")
+
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize("path", ["/v1/classify", "/v1/models", "/docs", "/assets/page.css"])
+def test_a_slash_too_many_is_told_where_it_is(client: httpx.Client, red_jpeg: bytes, path: str):
+    for answer in (client.get(f"{path}/"), client.post(f"{path}//", content=red_jpeg)):
+        body = problem(answer, 404, "not_found")
+        assert body["detail"].endswith(f": ask {path}, without the slash at the end.")
+    assert "slash" not in problem(client.get("/v1/nothing/"), 404, "not_found")["detail"]
+
+
 def test_the_openapi_document_is_valid_and_describes_bodies_and_problems(client: httpx.Client):
     document = client.get("/openapi.json").json()
 
