@@ -82,8 +82,9 @@ class _RoundToGrid(torch.autograd.Function):
         to_scale = _dot(nearest - steps, to_values, scale)
         to_scale += _dot(nearest, gradient - to_values, scale)
         # The source's factor (section 2.2). Adam divides it out of the scale's own step; it
-        # keeps this sum over a whole tensor from ruling the clipped norm of all gradients.
-        balance = (values.numel() // scale.numel() * form.high) ** -0.5
+        # keeps this sum over a whole tensor from ruling the clipped norm of all gradients. Of one
+        # sample or row, so that it does not depend on how a batch is divided.
+        balance = (values[0].numel() * form.high) ** -0.5
         return to_values.to(values.dtype), to_scale * balance, None
 
 

@@ -61,9 +61,10 @@ def test_two_processes_train_along_the_curve_of_one(folder):
     assert one["training"].keys() == two["training"].keys() == {"sparse", "quantized"}
     for stage, record in one["training"].items():
         for expected, came in zip(record["points"], two["training"][stage]["points"], strict=True):
-            # Sums in another order; INT8 rounding may tip by them.
-            close = {"rel": 1e-3} if stage == "sparse" else {"rel": 2e-2, "abs": 1e-3}
-            assert came == pytest.approx(expected, **close), stage
+            # Sums in another order. Where they tip a value to the next INT8 step, one activation
+            # of many moves by a 127th of its range.
+            rel = 1e-3 if stage == "sparse" else 5e-3
+            assert came == pytest.approx(expected, rel=rel), stage
     assert one["layer_losses"] == pytest.approx(two["layer_losses"], rel=1e-3)
     assert [row["sparse"]["images"] for row in two["accuracy"]] == [9]
     assert one["accuracy"][0]["dense"] == two["accuracy"][0]["dense"]

@@ -181,7 +181,8 @@ def test_the_scale_learns_by_the_formula_of_the_paper():
 
     (rounding(values) * upstream).sum().backward()
 
-    # LSQ, equation 3, one value at a time; g = 1 / sqrt(N * Qp), section 2.2.
+    # LSQ, equation 3, one value at a time; g = 1 / sqrt(N * Qp), section 2.2, where N counts the
+    # features of one sample.
     scale, total = rounding.scale.item(), 0.0
     for value, gradient in zip(values.flatten().tolist(), upstream.flatten().tolist(), strict=True):
         step = value / scale
@@ -193,8 +194,21 @@ def test_the_scale_learns_by_the_formula_of_the_paper():
             slope = round(step) - step
         total += gradient * slope
     # The scale's logarithm is trained: d/dlog(s) = s * d/ds.
-    expected = total / math.sqrt(7 * 11 * 127) * scale
+    expected = total / math.sqrt(11 * 127) * scale
     assert rounding.log_scale.grad.item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_scale_learns_the_same_however_the_batch_is_divided():
+    whole, divided = quantizer(1.0), quantizer(1.0)
+    values, upstream = torch.randn(8, 5, 6), torch.randn(8, 5, 6)
+
+    (whole(values) * upstream).sum().backward()
+    for part in (slice(0, 2), slice(2, 8)):
+        (divided(values[part]) * upstream[part]).sum().backward()
+
+    # The same sum in another order.
+    expected = whole.log_scale.grad.item()
+    assert divided.log_scale.grad.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_scale_that_is_not_learned_gets_no_gradient():
