@@ -74,10 +74,18 @@ class Processes:
         if self.count == 1:
             return
         for tensor in tensors.values():
-            # Collectives know no booleans.
-            carried = tensor.to(torch.uint8) if tensor.dtype is torch.bool else tensor
+            # Collectives know no booleans, and those of GPUs nothing that lies elsewhere.
+            kind = torch.uint8 if tensor.dtype is torch.bool else tensor.dtype
+            carried = tensor.to(self.device, kind).contiguous()
             dist.broadcast(carried, src=0)
             tensor.copy_(carried)
+
+    def same_as_main(self, network: nn.Module) -> None:
+        """Give a network all that the main process's keeps in its state."""
+        state = network.state_dict()
+        self.take_from_main(state)
+        # What is no parameter and no buffer is a copy in the state.
+        network.load_state_dict(state)
 
     def wait(self) -> None:
         """Wait until every process is here."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from compress import qdq
-from compress.formats import FLOAT32, INT8, UINT4, NumberFormat
+from compress.formats import FLOAT32, INT4, INT8, UINT4, NumberFormat
 
 # Below this a scale would underflow when it is inverted; a constant zero tensor gets it.
 _SMALLEST_SCALE = 1e-8
@@ -173,8 +173,11 @@ class ActivationQuantizer(nn.Module):
         return torch.tensor(self.form is UINT4)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take the decision up again."""
-        self.form = UINT4 if state else self.form
+        """Take the decision up again, whatever was decided here."""
+        if state:
+            self.form = UINT4
+        elif self.form is UINT4:
+            self.form = INT4
 
 
 class WeightQuantizer(nn.Module):

@@ -160,7 +160,7 @@ def quantized_student(
         if not work.run.has(checkpoint_name("quantized")):
             pictures = _calibration(work, quantize.calibration_images)
             calibrate(student, pictures, quantize.observer, quantize.percentile)
-            work.processes.take_from_main(student.state_dict())
+            work.processes.same_as_main(student)
         switch_on(student)
         if quantize.schedule is None:
             return History()

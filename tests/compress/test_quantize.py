@@ -409,12 +409,13 @@ def test_masks_survive_every_format_and_scale(network, form, scales):
         assert (effective[mask] != 0).any()
 
 
-def test_a_state_keeps_the_sign_that_calibration_chose():
-    unsigned = quantizer(1.0, form=INT4)
-    unsigned.form = UINT4
-    copy = quantizer(9.0, form=INT4)
+@pytest.mark.parametrize("before", [INT4, UINT4], ids=lambda form: form.name)
+@pytest.mark.parametrize("chosen", [INT4, UINT4], ids=lambda form: form.name)
+def test_a_state_keeps_the_sign_that_calibration_chose(chosen, before):
+    calibrated, copy = quantizer(1.0, form=INT4), quantizer(9.0, form=INT4)
+    calibrated.form, copy.form = chosen, before
 
-    copy.load_state_dict(unsigned.state_dict())
+    copy.load_state_dict(calibrated.state_dict())
 
-    assert copy.form is UINT4
-    assert copy.scale == unsigned.scale
+    assert copy.form is chosen
+    assert copy.scale == calibrated.scale
