@@ -102,6 +102,25 @@ class Processes:
             self.wait()
 
 
+def freeze_idle(network: nn.Module, images: Tensor) -> None:
+    """Stop training what the logits do not depend on, such as the token of masked pictures.
+
+    Processes would wait for its gradient, which never comes; alone it gets none and stays as it is.
+
+    Args:
+        network: Changed in place; left in the mode it came in.
+        images: Any batch [b, h, w, 3].
+    """
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(network(images).sum(), trained, allow_unused=True)
+    for parameter, gradient in zip(trained, gradients, strict=True):
+        parameter.requires_grad_(gradient is not None)
+    for module, training in modes.items():
+        module.training = training
+
+
 def launched() -> Processes:
     """Join the processes that a launcher started; alone where none did."""
     cuda = torch.cuda.is_available()

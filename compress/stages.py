@@ -27,7 +27,7 @@ from compress.evaluate import Score, torch_scorer
 from compress.mask_schedule import MovingMasks
 from compress.networks import FAMILIES
 from compress.networks.network import Classifier, Layer, input_size
-from compress.parallel import Processes
+from compress.parallel import Processes, freeze_idle
 from compress.permute import permute_channels
 from compress.placement import place_quantizers
 from compress.prune import PATTERNS, Masks, magnitude_masks
@@ -324,6 +324,8 @@ def _train(
             "times slower than float32. Set the schedule's autocast to float32.",
             name,
         )
+    size = work.recipe.input
+    freeze_idle(network, torch.zeros(1, size.height, size.width, 3, device=work.device))
     hooks: dict[str, Any] = {}
     if isinstance(masks, MovingMasks):
         hooks = {"after_step": masks.after_step, "keep": masks.state}
