@@ -343,6 +343,9 @@ def _train(
         score=score,
         log=log,
         processes=work.processes,
+        seed=work.recipe.seed,
+        # The teacher of a stage drops nothing, nor does the network that is served.
+        dropout=name == "teacher",
         **hooks,
     )
     return train(stage, schedule, work.run, work.recipe.checkpoint_every_s)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,9 @@ class Stage:
             ``schedule.evaluate_every`` epochs.
         log: Called with each point of the record and its step.
         processes: That train together.
+        seed: Of what the network draws while it trains.
+        dropout: Whether it drops anything, as its modules do in training; batch norms are in
+            training in any case.
     """
 
     name: str
@@ -78,6 +82,8 @@ class Stage:
     score: Callable[[], dict[str, float]] = dict
     log: Callable[[dict[str, float], int], None] = lambda _values, _step: None
     processes: Processes = field(default_factory=Processes)
+    seed: int = 0
+    dropout: bool = True
 
 
 def train(stage: Stage, schedule: Schedule, run: Run, checkpoint_every_s: float = 60.0) -> History:
@@ -94,7 +100,7 @@ def train(stage: Stage, schedule: Schedule, run: Run, checkpoint_every_s: float 
     meter = _Meter(steps, stage)
     first = _resume(stage, optimizer, meter, run)
     forward = stage.processes.joined(stage.network)
-    stage.network.train()
+    _set_training(stage)
     since = time.monotonic()
     quiet = not stage.processes.main
     with tqdm(
@@ -168,8 +174,10 @@ class _Optimizer:
     ) -> Losses:
         index, count = place
         processes = self.stage.processes
-        # Dropout, where a network has any, draws from here.
-        torch.manual_seed((step * count + index) * processes.count + processes.rank)
+        # Dropout, where a network has any, draws from here: in every run and stage anew.
+        piece = (step * count + index) * processes.count + processes.rank
+        # Of 32 bits, all that the CPU's generator takes in.
+        torch.manual_seed(zlib.crc32(f"{self.stage.seed} {self.stage.name} {piece}".encode()))
         lower = _LOWER.get(self.schedule.autocast)
         with processes.apart(forward, yet=index + 1 < count):
             with torch.autocast(self.device, lower, enabled=lower is not None):
@@ -204,6 +212,14 @@ def _mean(found: list[Losses], processes: Processes) -> Losses:
     )
 
 
+def _set_training(stage: Stage) -> None:
+    stage.network.train()
+    if not stage.dropout:
+        for module in stage.network.modules():
+            # Where networks drop attention, branches or layers, they ask their modules' mode.
+            module.training = isinstance(module, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001 - torch's base class
+
+
 def _score(stage: Stage, schedule: Schedule, history: History, done: int) -> None:
     if schedule.evaluate_every is None:
         return
@@ -211,7 +227,7 @@ def _score(stage: Stage, schedule: Schedule, history: History, done: int) -> Non
         return
     stage.network.eval()
     scores = stage.score()
-    stage.network.train()
+    _set_training(stage)
     history.scores.append({"step": done, **scores})
     stage.log(scores, done)
 

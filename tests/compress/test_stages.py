@@ -54,6 +54,24 @@ def test_the_teacher_of_stage_one_is_the_dense_network_and_stays_as_it_is(folder
     assert all(torch.equal(value, before[name]) for name, value in weights(dense).items())
 
 
+def test_a_student_drops_nothing_that_its_teacher_does_not_drop(folder):
+    dropped = {"hidden_dropout_prob": 0.9, "attention_probs_dropout_prob": 0.9}
+    at = work(
+        folder,
+        prune__schedule=STANDSTILL,
+        network__architecture={**tiny.ARCHITECTURE, **dropped},
+    )
+    dense = stages.dense_teacher(at)
+
+    sparse, _ = stages.sparse_student(at, dense, stages.layers_of(at, dense.network))
+
+    images = torch.cat([batch.images for batch in _epoch(at)])
+    with torch.inference_mode():
+        expected = soft_loss(sparse.network(images), dense.network(images))
+    (point,) = sparse.history.points
+    assert point["soft"] == pytest.approx(expected.item(), rel=1e-3)
+
+
 @pytest.mark.parametrize("teacher", ["sparse", "dense"])
 def test_the_teacher_of_stage_two_is_the_network_that_the_recipe_names(folder, teacher):
     at = work(

@@ -276,6 +276,55 @@ def test_bfloat16_computes_otherwise_but_keeps_float32_weights(tmp_path):
     assert torch.allclose(exact[0].weight, lower[0].weight, atol=0.05)
 
 
+class _Draws(nn.Module):
+    """Remembers what a network would drop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(8, 3))
+        self.drawn: list[float] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.drawn.append(torch.rand(()).item())
+        return images @ self.weight
+
+
+def test_what_is_dropped_differs_by_seed_stage_and_step_and_is_the_same_once_resumed(tmp_path):
+    def drawn(folder: str, name: str = "stage", seed: int = 0, first: int = 0) -> list[float]:
+        network = _Draws()
+        plain = dataclasses.replace(stage(network), name=name, seed=seed)
+        if first:
+            broken = dataclasses.replace(plain, loss=loss_of(first))
+            with pytest.raises(_Killed):
+                train(broken, SCHEDULE, run(tmp_path / folder), ALWAYS_S)
+            network.drawn.clear()
+        train(plain, SCHEDULE, run(tmp_path / folder))
+        return network.drawn
+
+    plain = drawn("plain")
+    others = [drawn("name", "other"), drawn("seed", seed=1), plain]
+
+    assert len({value for values in others for value in values}) == 3 * STEPS
+    assert drawn("again") == plain
+    assert drawn("resumed", first=17) == plain[17:]
+
+
+def test_without_dropout_only_batch_norms_are_in_training(tmp_path):
+    modes: list[dict[str, bool]] = []
+    trained = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Dropout(0.9), nn.Linear(16, 3))
+    plain = loss_of()
+
+    def loss(forward: nn.Module, batch: Batch, step: int) -> Losses:
+        modes.append({name: module.training for name, module in trained.named_modules()})
+        return plain(forward, batch, step)
+
+    schedule = SCHEDULE.model_copy(update={"evaluate_every": 1.0})
+    train(dataclasses.replace(stage(trained), loss=loss, dropout=False), schedule, run(tmp_path))
+
+    expected = {"": False, "0": False, "1": True, "2": False, "3": False}
+    assert modes == [expected] * STEPS
+
+
 def pieces(count: int) -> Callable[[int], Iterator[list[Batch]]]:
     def divided(first: int) -> Iterator[list[Batch]]:
         for (batch,) in batches(first):
