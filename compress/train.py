@@ -143,10 +143,16 @@ class _Optimizer:
         self.stage, self.schedule = stage, schedule
         network = stage.network
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        # Biases, norms and scales are not decayed, as in the DeiT and Swin training recipes.
+        weights = {
+            layer.weight
+            for layer in network.modules()
+            if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd)  # noqa: SLF001 - torch's base class
+        }
+        # Biases, norms, scales, tokens, position embeddings and relative position tables are not
+        # decayed, as in the DeiT and Swin training recipes.
         groups = [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": schedule.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for p in trained if p in weights], "weight_decay": schedule.weight_decay},
+            {"params": [p for p in trained if p not in weights], "weight_decay": 0.0},
         ]
         self.adamw = torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0)
         self.device = next(network.parameters()).device.type

@@ -225,6 +225,37 @@ def test_the_first_step_moves_weights_by_the_first_rate(tmp_path):
     assert moved.max().item() == pytest.approx(rate, rel=1e-3)
 
 
+class _Tokens(nn.Module):
+    """Multiplies with every kind of parameter there is, so that all get a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.conv, self.norm = nn.Linear(8, 8), nn.Conv1d(1, 1, 1), nn.LayerNorm(8)
+        self.position_embeddings = nn.Parameter(torch.ones(1, 1, 8))
+        self.table = nn.Embedding(1, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        tokens = self.norm(self.linear(images))[:, None] * self.position_embeddings
+        return self.conv(tokens).mean(dim=2) * self.table.weight
+
+
+def test_only_weights_of_products_are_decayed(tmp_path):
+    trained = _Tokens()
+    before = copy.deepcopy(dict(trained.named_parameters()))
+
+    def loss(forward: nn.Module, batch: Batch, step: int) -> Losses:
+        total = forward(batch.images).sum() * 0
+        return Losses(total, {"hard": total.detach()}, {})
+
+    # Without a gradient the decay alone moves a parameter.
+    train(Stage("stage", trained, loss, batches, STEPS_PER_EPOCH), SCHEDULE, run(tmp_path))
+
+    moved = {
+        name for name, value in trained.named_parameters() if not torch.equal(value, before[name])
+    }
+    assert moved == {"linear.weight", "conv.weight"}
+
+
 def test_the_rate_rises_to_its_peak_and_falls_to_nearly_zero():
     schedule = Schedule(epochs=1, learning_rate=0.5, warmup=0.25)
     rates = [learning_rate(step, 100, schedule) for step in range(100)]
