@@ -29,7 +29,7 @@ _NOT_DECISIVE: Any = {
     "checkpoint_every_s": True,
     "trackers": True,
     "data": {"workers"},
-    # How a batch is divided changes rounding, not the method.
+    # How a batch is divided changes rounding, not the method; but see Recipe.digest.
     "teacher": {"micro_batch"},
     "prune": {"schedule": {"micro_batch"}},
     "quantize": {"schedule": {"micro_batch"}},
@@ -136,8 +136,10 @@ class Schedule(_Part):
     Attributes:
         epochs: Passes over the training pictures; fractions are allowed.
         batch_size: Pictures an optimiser step, of all processes together.
-        micro_batch: Largest number of pictures that one process computes at once; a step adds up
-            the gradients of as many as it needs. None computes its whole part at once.
+        micro_batch: Largest number of pictures that one process computes at once; a step averages
+            the losses of as many such pieces as it needs. None computes its whole part at once.
+            Pieces change the method a little where ``distill.agree_only`` is on: the feature term
+            is then a mean over the agreeing samples of each piece.
         learning_rate: Peak rate at this batch size.
         warmup: Share of the steps with a rising rate.
         clip_norm: Largest gradient norm.
@@ -346,5 +348,9 @@ class Recipe(_Part):
 
     def digest(self) -> str:
         """Return a hash of everything that decides the result, to tell runs apart."""
-        decides = self.model_dump(mode="json", exclude=_NOT_DECISIVE)
+        left_out = dict(_NOT_DECISIVE)
+        if self.distill.agree_only and self.distill.feature:
+            # Each piece has its own number of agreeing samples to divide the feature term by.
+            del left_out["prune"], left_out["quantize"]
+        decides = self.model_dump(mode="json", exclude=left_out)
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]

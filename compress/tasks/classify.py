@@ -91,7 +91,15 @@ class Classification:
                 f"batch_size {schedule.batch_size} cannot be divided among {processes.count} "
                 f"processes in pieces of {at_once}. Choose a multiple of their product."
             )
-        return Share(processes.rank, processes.count, each // at_once)
+        share = Share(processes.rank, processes.count, each // at_once)
+        size = min(schedule.batch_size, len(self.train))
+        piece = size // (share.processes * share.pieces)
+        if self.recipe.data.augment.mix and piece < size and piece % 2:
+            raise RecipeError(
+                f"augment.mix blends neighbours in pairs, which pieces of {piece} pictures cut. "
+                "Choose an even micro_batch, or an even part of batch_size a process."
+            )
+        return share
 
     def training_views(self, count: int) -> list[Tensor]:
         """Return ``count`` training pictures as training sees them, as batches [b, h, w, 3]."""

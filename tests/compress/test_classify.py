@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -142,6 +144,18 @@ def test_a_batch_that_does_not_divide_into_pieces_is_refused(folder):
 
     with pytest.raises(RecipeError, match="batch_size 4 cannot be divided among 1 processes"):
         next(task.batches(task.recipe.prune.schedule, 0))
+
+
+@pytest.mark.parametrize(("micro_batch", "refused"), [(1, True), (2, False), (None, False)])
+def test_pieces_that_cut_the_pairs_of_blends_are_refused(folder, micro_batch, refused):
+    schedule = {**tiny.SCHEDULE, "micro_batch": micro_batch}
+    changes = {"data__labelled": False, "data__augment": {"mix": 0.5}, "teacher": None}
+    network = {"checkpoint": "none"}
+    recipe = tiny.recipe(folder, **changes, network=network, prune__schedule=schedule)
+    task = Classification(recipe)
+
+    with pytest.raises(RecipeError, match="pieces of 1 pictures cut") if refused else nullcontext():
+        next(task.batches(recipe.prune.schedule, 0))
 
 
 def test_an_unknown_label_set_is_refused(folder):

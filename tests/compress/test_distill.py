@@ -180,6 +180,23 @@ def test_features_count_only_where_both_predict_the_same(network, student):
         assert gated.layers[name].item() != pytest.approx(everyone.layers[name].item(), rel=1e-3)
 
 
+@pytest.mark.parametrize("agree_only", [False, True])
+def test_pieces_of_a_batch_have_its_loss_unless_each_counts_its_own_agreement(
+    network, student, agree_only
+):
+    images = tiny.pictures(16)
+    compare = MixedDistillation(network, student, weights(agree_only=agree_only))
+
+    whole = compare(images, None)
+    pieces = [compare(part, None) for part in images.split(4)]
+
+    for term in ("hard", "soft", "feature"):
+        mean = sum(piece.terms[term].item() for piece in pieces) / 4
+        # The four pieces do not agree equally often; docs/decisions.md says what that means.
+        same = not (agree_only and term == "feature")
+        assert (mean == pytest.approx(whole.terms[term].item(), rel=1e-4)) == same
+
+
 def test_the_teacher_gets_no_gradient_and_does_not_train(network, student):
     network.train()
     compare = MixedDistillation(network, student, weights(agree_only=False))

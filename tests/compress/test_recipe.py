@@ -169,6 +169,22 @@ def test_the_digest_tells_apart_what_decides_the_result(tmp_path, path, value):
     assert changed.digest() != Recipe.model_validate(plain).digest()
 
 
+@pytest.mark.parametrize("stage", ["prune", "quantize"])
+@pytest.mark.parametrize(
+    ("distill", "decides"),
+    [({}, True), ({"agree_only": False}, False), ({"feature": 0}, False)],
+)
+def test_pieces_decide_the_result_only_where_each_has_its_own_agreeing_samples(
+    tmp_path, stage, distill, decides
+):
+    plain = tiny.changed(tiny.plain_recipe(tmp_path), "distill", distill)
+    divided = tiny.changed(plain, f"{stage}.schedule.micro_batch", 2)
+
+    digests = {Recipe.model_validate(recipe).digest() for recipe in (plain, divided)}
+
+    assert len(digests) == 1 + decides
+
+
 def test_single_lines_can_be_changed_in_order(tmp_path):
     path = write(tmp_path, tiny.plain_recipe(tmp_path))
 
