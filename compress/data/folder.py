@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from contract.preprocess import Preprocessing
 
 _CROP_TRIES = 10
+# Damaged pictures in a row, after which a training set is refused.
+_TRIES = 100
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,10 @@ class ImageFolder(Dataset["_Sample | tuple[str, str]"]):
         except (ImageError, OSError) as error:
             return str(stored), str(error)
 
+    def order(self, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """Return the indices of all pictures as an epoch of training shows them."""
+        return np.random.default_rng((self.seed, epoch)).permutation(len(self))
+
     def _pixels(
         self, data: bytes, epoch: int, index: int
     ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -140,13 +146,37 @@ class ImageFolder(Dataset["_Sample | tuple[str, str]"]):
         return pixels[:, ::-1] if self.augment.flip and rng.random() < 0.5 else pixels
 
 
+class _Replacing(Dataset["list[_Sample | tuple[str, str]]"]):
+    """Training pictures; for a damaged one, the next readable one of the epoch.
+
+    So each piece of a batch is whole, however many pictures are damaged, and an epoch is the same
+    whoever decodes it.
+    """
+
+    def __init__(self, images: ImageFolder) -> None:
+        self.images = images
+
+    def __getitem__(self, key: tuple[int, int]) -> list[_Sample | tuple[str, str]]:
+        """Return what was found in place of ``key``: damaged pictures, at last a readable one."""
+        found = [self.images[key]]
+        if isinstance(found[0], _Sample):
+            return found
+        epoch, index = key
+        order = self.images.order(epoch)
+        place = int(np.flatnonzero(order == index)[0])
+        for other in np.roll(order, -place)[1:_TRIES].tolist():
+            found.append(self.images[epoch, other])
+            if isinstance(found[-1], _Sample):
+                break
+        return found
+
+
 class _EpochBatches(Sampler[list[tuple[int, int]]]):
     """One process's index batches of an epoch, in an order that the seed and the epoch decide."""
 
     def __init__(self, images: ImageFolder, batch_size: int, share: Share, start: int) -> None:
         self.epoch, self.first = divmod(start, steps_per_epoch(len(images), batch_size))
-        order = np.random.default_rng((images.seed, self.epoch)).permutation(len(images))
-        self.order = order.tolist()
+        self.order = images.order(self.epoch).tolist()
         self.batch_size, self.share = batch_size, share
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -176,7 +206,7 @@ def training_batches(
     Each step is the pieces of this process's share of one batch.
 
     Raises:
-        DataError: Not one picture of a piece could be decoded, or there are too few pictures.
+        DataError: A hundred pictures in a row could not be decoded, or there are too few pictures.
     """
     share = share or Share()
     size = min(batch_size, len(images))
@@ -185,24 +215,21 @@ def training_batches(
             f"{share.processes} processes of {share.pieces} pieces cannot share a batch of {size} "
             f"pictures ({len(images)} are there). Choose a batch_size that they divide."
         )
-    places = [part.start for part in share.slices(size)]
+    slices = share.slices(size)
     step = first_step
     while True:
         sampler = _EpochBatches(images, batch_size, share, step)
         loader = iter(
             DataLoader(
-                images,
+                _Replacing(images),
                 batch_sampler=sampler,
                 num_workers=workers,
-                collate_fn=_collate,
+                collate_fn=_collate_replaced,
                 pin_memory=torch.cuda.is_available(),
             )
         )
         while pieces := list(itertools.islice(loader, share.pieces)):
-            yield [
-                Batch(piece.images, piece.labels, piece.skipped, place)
-                for piece, place in zip(map(_readable, pieces), places, strict=True)
-            ]
+            yield [_whole(piece, part) for piece, part in zip(pieces, slices, strict=True)]
             step += 1
 
 
@@ -222,13 +249,17 @@ def chosen_batches(images: ImageFolder, batch_size: int, indices: Iterable[int])
         yield _collate([images[0, index] for index in some])
 
 
-def _readable(batch: Batch) -> Batch:
-    if not len(batch.labels):
+def _whole(piece: Batch, part: slice) -> Batch:
+    if len(piece.labels) < part.stop - part.start:
         raise DataError(
-            f"none of the {len(batch.skipped)} pictures of a training batch could be "
-            f"decoded; the first is {': '.join(batch.skipped[0])}"
+            f"expected training pictures, got {len(piece.skipped)} that cannot be decoded, the "
+            f"first being {': '.join(piece.skipped[0])}. Mend or remove them."
         )
-    return batch
+    return Batch(piece.images, piece.labels, piece.skipped, part.start)
+
+
+def _collate_replaced(items: list[list[_Sample | tuple[str, str]]]) -> Batch:
+    return _collate(list(itertools.chain.from_iterable(items)))
 
 
 def _collate(items: list[_Sample | tuple[str, str]]) -> Batch:

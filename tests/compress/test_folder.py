@@ -143,8 +143,33 @@ def test_a_training_batch_of_damaged_pictures_alone_is_refused_with_a_reason(roo
     for path in root.rglob("*.png"):
         path.write_bytes(b"\x89PNG\r\n\x1a\n")
 
-    with pytest.raises(DataError, match=r"none of the 4 pictures .* could be decoded.*damaged"):
+    with pytest.raises(DataError, match=r"that cannot be decoded, .*damaged.* Mend or remove"):
         take(training(root), 1)
+
+
+@pytest.mark.parametrize("pieces", [1, 4])
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_a_damaged_training_picture_is_named_and_the_next_of_the_epoch_takes_its_place(
+    root, pieces, epoch
+):
+    images, steps = ImageFolder(root, LABELS, SIZE, Augment()), 3
+    order = images.order(epoch).tolist()
+    # The second and the third picture of a batch.
+    for place in (5, 6):
+        Path(images.files[order[place]].path).write_bytes(b"no picture")
+    first = epoch * steps
+
+    stream = training_batches(images, 4, first_step=first, share=Share(0, 1, pieces))
+    found = list(itertools.islice(stream, steps))
+    again = training_batches(images, 4, first_step=first + 1, share=Share(0, 1, pieces))
+
+    seen = torch.cat([piece.images for step in found for piece in step])
+    expected = [*order[:5], order[7], order[7], *order[7:12]]
+    wanted = [images[epoch, index].pixels for index in expected]
+    assert np.array_equal(seen.numpy(), np.stack(wanted))
+    skipped = dict(itertools.chain.from_iterable(piece.skipped for piece in found[1]))
+    assert set(skipped) == {str(images.files[order[place]]) for place in (5, 6)}
+    assert same(next(again), found[1])
 
 
 def test_a_folder_that_names_no_class_is_refused_by_name(root):
