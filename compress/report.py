@@ -218,7 +218,7 @@ def _layers(outcome: Outcome, costs: dict[str, accounting.LayerCost]) -> list[di
 
 
 def _skipped(outcome: Outcome) -> dict[str, str]:
-    found: dict[str, str] = {}
+    found = dict(outcome.task.skipped)
     for result in outcome.stages.values():
         found.update(result.history.skipped)
         for score in result.scores.values():

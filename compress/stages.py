@@ -136,7 +136,7 @@ def sparse_student(work: Work, dense: Result, layers: list[Layer]) -> tuple[Resu
             moving.start(student)
         masks.apply(student)
         if prune.schedule is None:
-            return History()
+            return History(skipped=dict(work.task.skipped))
         return _train(work, "sparse", student, loss, prune.schedule, moving or masks)
 
     result = _finish(work, "sparse", student, fit, masks)
@@ -163,7 +163,7 @@ def quantized_student(
             work.processes.same_as_main(student)
         switch_on(student)
         if quantize.schedule is None:
-            return History()
+            return History(skipped=dict(work.task.skipped))
         return _train(work, "quantized", student, loss, quantize.schedule, masks)
 
     result = _finish(work, "quantized", student, fit, masks)
@@ -346,6 +346,7 @@ def _train(
         seed=work.recipe.seed,
         # The teacher of a stage drops nothing, nor does the network that is served.
         dropout=name == "teacher",
+        skipped=work.task.skipped,
         **hooks,
     )
     return train(stage, schedule, work.run, work.recipe.checkpoint_every_s)

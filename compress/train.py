@@ -68,6 +68,7 @@ class Stage:
         log: Called with each point of the record and its step.
         processes: That train together.
         seed: Of what the network draws while it trains.
+        skipped: Pictures that could not be decoded before the first step, with the reason.
         dropout: Whether it drops anything, as its modules do in training; batch norms are in
             training in any case.
     """
@@ -84,6 +85,7 @@ class Stage:
     processes: Processes = field(default_factory=Processes)
     seed: int = 0
     dropout: bool = True
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
 def train(stage: Stage, schedule: Schedule, run: Run, checkpoint_every_s: float = 60.0) -> History:
@@ -274,7 +276,7 @@ class _Meter:
     """Averages what steps report without waiting for the device at each of them."""
 
     def __init__(self, steps: int, stage: Stage) -> None:
-        self.history = History()
+        self.history = History(skipped=dict(stage.skipped))
         self.steps = steps
         self.stage = stage
         self.last_epoch_from = max(0, steps - stage.steps_per_epoch)

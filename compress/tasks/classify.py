@@ -46,6 +46,8 @@ class Classification:
         data = recipe.data
         self.recipe = recipe
         self.processes = processes or Processes()
+        # Pictures that were asked for outside of training steps and could not be decoded.
+        self.skipped: dict[str, str] = {}
         self.preprocessing = Preprocessing(**recipe.input.model_dump())
         named = isinstance(data.labels, str)
         self.labels = labels.load(data.labels) if named else labels.inline(data.labels)  # type: ignore[arg-type]
@@ -105,8 +107,11 @@ class Classification:
         """Return ``count`` training pictures as training sees them, as batches [b, h, w, 3]."""
         size = min(count, _CALIBRATION_BATCH, len(self.train))
         batches = training_batches(self.train, size)
-        steps = range(math.ceil(count / size))
-        return [self.inputs(batch, step)[0] for step, (batch,) in zip(steps, batches, strict=False)]
+        views = []
+        for step, (batch,) in zip(range(math.ceil(count / size)), batches, strict=False):
+            self.skipped.update(batch.skipped)
+            views.append(self.inputs(batch, step)[0])
+        return views
 
     def calibration(self, count: int) -> list[Tensor]:
         """Return ``count`` training pictures, unaugmented, as batches [b, h, w, 3] uint8.
@@ -119,7 +124,9 @@ class Classification:
             self.labels if self.recipe.data.labelled else None,
             self.preprocessing,
         )
-        batches = ordered_batches(plain, _CALIBRATION_BATCH, limit=count)
+        batches = list(ordered_batches(plain, _CALIBRATION_BATCH, limit=count))
+        for batch in batches:
+            self.skipped.update(batch.skipped)
         readable = [batch.images for batch in batches if len(batch.images)]
         if not readable:
             roots = ", ".join(map(str, self.recipe.data.train_folders))

@@ -114,6 +114,19 @@ def test_calibration_without_one_readable_picture_is_refused(folder):
         task.calibration(4)
 
 
+@pytest.mark.parametrize("look", ["calibration", "training_views"])
+def test_damaged_pictures_met_outside_of_training_are_named(folder, look):
+    task = Classification(tiny.recipe(folder))
+    damaged = folder / "train" / "red" / "00.png"
+    damaged.write_bytes(b"no picture")
+
+    pictures = getattr(task, look)(15)
+
+    assert sum(map(len, pictures)) >= 14
+    assert list(task.skipped) == [str(damaged)]
+    assert task.skipped[str(damaged)]
+
+
 def test_training_views_are_what_training_sees(folder):
     crops = {"crop_scale": [0.2, 0.5], "flip": True}
     task = Classification(tiny.recipe(folder, data__augment=crops))

@@ -172,6 +172,23 @@ def test_every_quantizer_is_calibrated_and_on_in_the_result(folder):
         assert not result.network.training
 
 
+# One step, whose four pictures the damaged one is not among.
+@pytest.mark.parametrize("schedule", [{**STANDSTILL, "epochs": 0.1}, None])
+def test_a_picture_that_calibration_could_not_decode_stays_on_record(folder, schedule):
+    def result() -> Result:
+        # A later run, which finds the stage done, calibrates no more.
+        at = work(folder, prune__schedule=None, quantize__schedule=schedule)
+        dense = stages.dense_teacher(at)
+        layers = stages.layers_of(at, dense.network)
+        sparse, masks = stages.sparse_student(at, dense, layers)
+        damaged.write_bytes(b"no picture")
+        return stages.quantized_student(at, dense, sparse, layers, masks)
+
+    damaged = folder / "train" / "red" / "00.png"
+
+    assert list(result().history.skipped) == list(result().history.skipped) == [str(damaged)]
+
+
 def test_scales_learn_only_where_the_recipe_says_so(folder):
     moved = {}
     for learned in (True, False):
