@@ -43,7 +43,11 @@ class Score:
 
 
 def evaluate(
-    score: Scorer, images: ImageFolder, what: str, processes: Processes | None = None
+    score: Scorer,
+    images: ImageFolder,
+    what: str,
+    processes: Processes | None = None,
+    workers: int = 0,
 ) -> Score:
     """Score every picture of a labelled folder.
 
@@ -52,6 +56,7 @@ def evaluate(
         images: Labelled, without augmentation.
         what: Shown at the progress bar.
         processes: That share the work; each gets the whole result.
+        workers: That decode the pictures of each process; 0 decodes in the process itself.
 
     Raises:
         DataError: Not one picture could be decoded.
@@ -68,7 +73,7 @@ def evaluate(
         leave=False,
         disable=not processes.main,
     ) as bar:
-        for batch in chosen_batches(images, _BATCH, share):
+        for batch in chosen_batches(images, _BATCH, share, workers):
             unread.extend(batch.skipped)
             bar.update(len(batch.labels) + len(batch.skipped))
             if len(batch.labels):

@@ -7,7 +7,7 @@ needed.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -242,11 +242,20 @@ def ordered_batches(
     return chosen_batches(images, batch_size, picked)
 
 
-def chosen_batches(images: ImageFolder, batch_size: int, indices: Iterable[int]) -> Iterator[Batch]:
+def chosen_batches(
+    images: ImageFolder, batch_size: int, indices: Sequence[int], workers: int = 0
+) -> Iterator[Batch]:
     """Yield the pictures of the given indices, in order."""
-    left = iter(indices)
-    while some := list(itertools.islice(left, batch_size)):
-        yield _collate([images[0, index] for index in some])
+    keys = [(0, index) for index in indices]
+    loader = DataLoader(
+        images,
+        batch_sampler=[keys[at : at + batch_size] for at in range(0, len(keys), batch_size)],
+        num_workers=workers,
+        collate_fn=_collate,
+        # Of its own: a loader draws, which nobody else's random numbers shall notice.
+        generator=torch.Generator(),
+    )
+    return iter(loader)
 
 
 def _whole(piece: Batch, part: slice) -> Batch:

@@ -154,7 +154,9 @@ class Classification:
     def evaluate(self, score: Scorer, what: str) -> dict[str, Score]:
         """Score a network on every held-out folder."""
         return {
-            name: evaluate(score, images, f"{what} on {name}", self.processes)
+            name: evaluate(
+                score, images, f"{what} on {name}", self.processes, self.recipe.data.workers
+            )
             for name, images in self.held_out.items()
         }
 

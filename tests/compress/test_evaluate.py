@@ -95,6 +95,39 @@ def test_damaged_pictures_are_named_and_not_counted(images):
     }
 
 
+class _Signed(ImageFolder):
+    """Signs each picture's corner with who decoded it."""
+
+    def __getitem__(self, key):
+        sample = super().__getitem__(key)
+        worker = torch.utils.data.get_worker_info()
+        if isinstance(sample, tuple):
+            return sample
+        pixels = sample.pixels.copy()
+        pixels[0, 0] = 100 + worker.id if worker else 0
+        return dataclasses.replace(sample, pixels=pixels)
+
+
+# From Python 3.12 on, forking beside any other thread warns.
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_as_many_workers_decode_as_are_asked_for(tmp_path, workers):
+    root = tiny.write_pictures(tmp_path / "pictures", each=14)
+    images = _Signed(root, LABELS, Preprocessing(8, 8, 8))
+    Path(images.files[5].path).write_bytes(b"no picture")
+    signed = set()
+
+    def score(batch):
+        signed.update(batch[:, 0, 0, 0].tolist())
+        return batch.mean(axis=(1, 2))
+
+    found = evaluate(score, images, "brightness", workers=workers)
+
+    assert signed == ({100, 101} if workers else {0})
+    assert (found.top1, found.images) == (1.0, 41)
+    assert list(found.skipped) == [images.files[5].path]
+
+
 def test_a_folder_of_damaged_pictures_alone_is_refused(images):
     for stored in images.files:
         Path(stored.path).write_bytes(b"no picture")
