@@ -108,7 +108,7 @@ class Data(_Part):
     Attributes:
         source: "folder", or "digits": scikit-learn's scanned digits, written out as such a folder.
         train: Folder of training pictures, or several; every picture below it when ``labelled`` is
-            false. A folder with ``*.tar`` files in it holds tar shards.
+            false. A folder with ``*.tar`` files below it holds tar shards.
         evaluate: Folders to report accuracy on, by the name the report shows.
         labels: A label set's name, or the class names themselves.
         labelled: False: folder names in ``train`` are ignored and the predictions of each

@@ -2,7 +2,7 @@
 
 A shard is a plain tar file, read in place. Its pictures are labelled by a member of the same name
 that ends in ``.cls`` (an index, an id or a name: WebDataset's layout), or by the folder they lie
-in inside the tar file.
+in inside the tar file (an id or a name).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from contract.labels import LabelSet
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+_SHARD = ".tar"
 UNLABELLED = -1
 # More bytes than any class index, id or name takes.
 _LABEL_BYTES = 1024
@@ -61,7 +62,7 @@ class Stored(NamedTuple):
 
 
 def pictures_below(root: Path, labels: LabelSet | None) -> list[Stored]:
-    """List the pictures of a folder, or of the tar shards in it, in a fixed order.
+    """List the pictures below a folder, or in the tar shards below it, in a fixed order.
 
     Args:
         root: The folder.
@@ -69,35 +70,44 @@ def pictures_below(root: Path, labels: LabelSet | None) -> list[Stored]:
             lie at any depth.
 
     Raises:
-        DataError: No such folder, no picture, or a label that is no class.
+        DataError: No such folder, no picture, both pictures and shards, or a label that is no
+            class.
     """
     if not root.is_dir():
         raise DataError(f"expected a folder of pictures at {root}, found none")
-    if shards := sorted(path for path in root.glob("*.tar") if not _hidden(path)):
+    below = _files(root)
+    shards = [path for path in below if path.suffix.lower() == _SHARD]
+    files = [path for path in below if path.suffix.lower() in SUFFIXES]
+    if shards and files:
+        raise DataError(
+            f"expected either pictures or tar shards below {root}, found {len(files)} pictures, "
+            f"the first being {files[0]}, and {len(shards)} shards, the first being {shards[0]}. "
+            "Keep them in separate folders; data.train takes several."
+        )
+    if shards:
         found = [stored for shard in shards for stored in _in_shard(shard, labels)]
     elif labels is None:
-        found = [Stored(str(path), UNLABELLED) for path in _files(root)]
+        found = [Stored(str(path), UNLABELLED) for path in files]
     else:
-        found = _labelled(root, labels)
+        found = _labelled(root, files, labels)
     if not found:
         kinds = ", ".join(sorted(SUFFIXES))
         raise DataError(f"expected pictures ({kinds}) below {root}, found none")
     return found
 
 
-def _labelled(root: Path, labels: LabelSet) -> list[Stored]:
+def _labelled(root: Path, files: list[Path], labels: LabelSet) -> list[Stored]:
     folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not _hidden(entry))
-    classes = {folder: labels.index(folder.name) for folder in folders}
-    if unknown := [folder.name for folder, label in classes.items() if label is None]:
+    classes = {folder.name: labels.index(folder.name) for folder in folders}
+    if unknown := [name for name, label in classes.items() if label is None]:
         raise DataError(
             f"{len(unknown)} folders of {root} name no single class of the label set "
             f"{labels.name!r}: {', '.join(unknown[:5])}. Name them by class id or full class name."
         )
     return [
         Stored(str(path), label)
-        for folder, label in classes.items()
-        if label is not None
-        for path in _files(folder)
+        for path in files
+        if (label := classes.get(path.relative_to(root).parts[0])) is not None
     ]
 
 
@@ -119,9 +129,17 @@ def _in_shard(shard: Path, labels: LabelSet | None) -> Iterator[Stored]:
 
 
 def _label(shard: Path, member: tarfile.TarInfo, given: dict[str, str], labels: LabelSet) -> int:
-    said = given.get(_stem(member.name), PurePosixPath(member.name).parent.name)
-    index = int(said) if said.isdecimal() else labels.index(said)
-    if index is None or not 0 <= index < len(labels):
+    beside = given.get(_stem(member.name))
+    said = PurePosixPath(member.name).parent.name if beside is None else beside
+    index = labels.index(said)
+    if beside is not None and said.isdecimal() and int(said) < len(labels):
+        if index not in (None, int(said)):
+            raise DataError(
+                f"{shard}: {member.name} is labelled {said!r}, which is both the name of class "
+                f"{index} and the index of another one. Label by folders inside the tar file."
+            )
+        index = int(said)
+    if index is None:
         raise DataError(
             f"{shard}: {member.name} is labelled {said!r}, which is no class of the label set "
             f"{labels.name!r}. Give a .cls member with an index, id or full name, or a folder."
@@ -133,7 +151,7 @@ def _files(root: Path) -> list[Path]:
     return [
         path
         for path in sorted(root.rglob("*"))
-        if path.suffix.lower() in SUFFIXES
+        if (path.suffix.lower() in SUFFIXES or path.suffix.lower() == _SHARD)
         and not any(part.startswith(".") for part in path.relative_to(root).parts)
         and path.is_file()
     ]

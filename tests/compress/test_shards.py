@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from compress.data.folder import ImageFolder, ordered_batches
 from compress.data.listing import pictures_below
@@ -114,6 +115,56 @@ def test_a_label_that_is_no_class_is_refused_by_name(pictures, tmp_path, said):
 
     with pytest.raises(DataError, match=r"one\.tar: a\.png is labelled .* which is no class"):
         ImageFolder(tmp_path / "shards", LABELS, SIZE)
+
+
+def numbered(folder: Path, member: str, said: bytes | None = None) -> list[int]:
+    """Return the labels that classes named 3, 2 and 1 give to one picture in a shard."""
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "one.png")
+    picture = (folder / "one.png").read_bytes()
+    (folder / "one.png").unlink()
+    with tarfile.open(folder / "one.tar", "w") as shard:
+        add(shard, f"{member}.png", picture)
+        if said is not None:
+            add(shard, f"{member}.cls", said)
+    return [stored.label for stored in pictures_below(folder, labels.inline(["3", "2", "1"]))]
+
+
+def test_a_folder_in_a_shard_that_is_a_number_is_a_name(tmp_path):
+    assert numbered(tmp_path / "shards", "1/a") == [2]
+
+
+@pytest.mark.parametrize(("said", "label"), [(b"0", 0), (b"3", 0)])
+def test_a_number_beside_a_picture_is_an_index_or_a_name(tmp_path, said, label):
+    assert numbered(tmp_path / "shards", "a", said) == [label]
+
+
+def test_a_number_that_is_two_classes_is_refused(tmp_path):
+    with pytest.raises(
+        DataError, match=r"a\.png is labelled '1', which is both the name of class 2"
+    ):
+        numbered(tmp_path / "shards", "a", b"1")
+
+
+@pytest.mark.parametrize("known", [LABELS, None])
+def test_shards_in_subfolders_are_found(pictures, tmp_path, known):
+    web_shards(pictures, tmp_path / "shards")
+    (tmp_path / "shards" / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "shards" / "001.tar").rename(tmp_path / "shards" / "deep" / "er" / "001.tar")
+
+    assert len(pictures_below(tmp_path / "shards", known)) == 9
+
+
+@pytest.mark.parametrize("known", [LABELS, None])
+def test_pictures_beside_shards_are_refused_by_name(pictures, tmp_path, known):
+    folder = web_shards(pictures, tmp_path / "shards")
+    (folder / "red").mkdir()
+    (pictures / "red" / "00.png").rename(folder / "red" / "00.png")
+
+    with pytest.raises(
+        DataError, match=r"found 1 pictures, .*red/00\.png, and 2 shards, .*000\.tar"
+    ):
+        pictures_below(folder, known)
 
 
 def test_a_file_that_is_no_tar_is_refused_by_name(tmp_path):
