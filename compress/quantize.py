@@ -7,7 +7,7 @@ modules emit explicit QuantizeLinear and DequantizeLinear.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -81,9 +81,8 @@ class _RoundToGrid(torch.autograd.Function):
         # Inside, the slope is what rounding adds; outside, the end of the range.
         to_scale = _dot(nearest - steps, to_values, scale)
         to_scale += _dot(nearest, gradient - to_values, scale)
-        # The source's factor (section 2.2). Adam divides it out of the scale's own step; it
-        # keeps this sum over a whole tensor from ruling the clipped norm of all gradients. Of one
-        # sample or row, so that it does not depend on how a batch is divided.
+        # The source's factor (section 2.2), of one sample or row, however a batch is divided. Adam
+        # divides it out of the scale's own step; it keeps the sum from ruling the clipped norm.
         balance = (values[0].numel() * form.high) ** -0.5
         return to_values.to(values.dtype), to_scale * balance, None
 
@@ -174,10 +173,8 @@ class ActivationQuantizer(nn.Module):
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take the decision up again, whatever was decided here."""
-        if state:
-            self.form = UINT4
-        elif self.form is UINT4:
-            self.form = INT4
+        if state or self.form is UINT4:
+            self.form = UINT4 if state else INT4
 
 
 class WeightQuantizer(nn.Module):
@@ -247,6 +244,42 @@ def least_squares_scale(rows: Tensor, form: NumberFormat) -> Tensor:
     return best
 
 
+def _whole_steps(
+    layer: QuantLinear | QuantConv2d, values: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Return input and weight in units of their scales, and the scale [out] of their product.
+
+    Autocast would cast both off their grids, but bfloat16 holds the number of steps exactly, of
+    every format. None where there is no such cast, or where a channel has several scales.
+    """
+    device, inputs, weights = values.device.type, layer.input_quantizer, layer.weight_quantizer
+    if torch.compiler.is_exporting() or not torch.is_autocast_enabled(device):
+        return None
+    if torch.get_autocast_dtype(device) is not torch.bfloat16 or weights.block_size:
+        return None
+    if not isinstance(inputs, ActivationQuantizer) or not inputs.on:
+        return None
+    width, widths = inputs.scale.detach(), weights.scale(layer.weight).detach()
+    inverse = widths.reciprocal().reshape(-1, *[1] * (weight.ndim - 1))
+    steps = (values * width.reciprocal()).bfloat16()
+    return steps, (weight * inverse).bfloat16(), width * widths
+
+
+def _multiplied(
+    layer: QuantLinear | QuantConv2d, inputs: Tensor, multiply: Callable[..., Tensor]
+) -> Tensor:
+    values, weight = layer.input_quantizer(inputs), layer.weight_quantizer(layer.weight)
+    if steps := _whole_steps(layer, values, weight):
+        *operands, scale = steps
+        channels = (-1, *[1] * (weight.ndim - 2))
+        bias = 0.0 if layer.bias is None else layer.bias.reshape(channels)
+        output = (multiply(*operands, None) * scale.reshape(channels) + bias).bfloat16()
+    else:
+        output = multiply(values, weight, layer.bias)
+    rounded: Tensor = layer.output_quantizer(output)
+    return rounded
+
+
 class QuantLinear(nn.Linear):
     """A Linear with rounded input and weight; shares the parameters it is made from."""
 
@@ -260,10 +293,7 @@ class QuantLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Map [..., in] to [..., out]."""
-        weight = self.weight_quantizer(self.weight)
-        output = nn.functional.linear(self.input_quantizer(input), weight, self.bias)
-        rounded: Tensor = self.output_quantizer(output)
-        return rounded
+        return _multiplied(self, input, nn.functional.linear)
 
 
 class QuantConv2d(nn.Conv2d):
@@ -282,10 +312,7 @@ class QuantConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Map [b, C, h, w] to [b, out, h', w']."""
-        weight = self.weight_quantizer(self.weight)
-        output = self._conv_forward(self.input_quantizer(input), weight, self.bias)
-        rounded: Tensor = self.output_quantizer(output)
-        return rounded
+        return _multiplied(self, input, self._conv_forward)
 
 
 def insert_quantizers(

@@ -419,3 +419,46 @@ def test_a_state_keeps_the_sign_that_calibration_chose(chosen, before):
 
     assert copy.form is chosen
     assert copy.scale == calibrated.scale
+
+
+@pytest.mark.parametrize("form", [INT8, INT4, FP8], ids=lambda form: form.name)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", ["linear", "conv"])
+def test_bfloat16_multiplies_the_numbers_that_are_exported(kind, bias, form):
+    if kind == "linear":
+        layer, shape = nn.Linear(64, 32, bias=bias), (16, 64)
+    else:
+        layer, shape = nn.Conv2d(4, 32, 4, stride=4, bias=bias), (16, 4, 8, 8)
+    network = nn.Sequential(layer)
+    insert_quantizers(network, {"0": "input"}, True, {"0": LayerFormats(form, form)})
+    network[0].input_quantizer.set_range(2.3)
+    switch_on(network)
+    values = torch.randn(shape)
+
+    exact = network(values)
+    with torch.autocast("cpu", torch.bfloat16):
+        lower = network(values)
+
+    assert lower.dtype == torch.bfloat16
+    # The product is rounded to eight bits before and after it is scaled; the bias is not.
+    without = exact if layer.bias is None else exact - network(torch.zeros(shape))
+    error = (lower.float() - exact).abs()
+    assert (error <= 2**-8 * 1.01 * (exact.abs() + without.abs()) + 1e-6).all()
+
+
+def test_gradients_in_bfloat16_are_those_of_float32_to_its_precision():
+    def gradients(lower: bool) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(64, 32))
+        insert_quantizers(network, {"0": "input"}, learned=True)
+        network[0].input_quantizer.set_range(1.5)
+        switch_on(network)
+        values = torch.randn(16, 64, requires_grad=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=lower):
+            output = network(values)
+        (output.float() * torch.randn(16, 32)).sum().backward()
+        return [values.grad, *(parameter.grad for parameter in network.parameters())]
+
+    for exact, lower in zip(gradients(False), gradients(True), strict=True):
+        # Sums of many products whose factors are rounded to eight bits.
+        assert (lower - exact).norm() <= 0.01 * exact.norm()
