@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -310,9 +311,11 @@ def _train(
     schedule: Schedule,
     masks: Masks | MovingMasks | None = None,
 ) -> History:
+    earlier = _steps_before(work, name)
+
     def log(values: dict[str, float], step: int) -> None:
         if work.tracker:
-            work.tracker.log(name, values, step)
+            work.tracker.log(name, values, earlier + step)
 
     def score() -> dict[str, float]:
         scores = work.task.evaluate(torch_scorer(network), name)
@@ -350,6 +353,19 @@ def _train(
         **hooks,
     )
     return train(stage, schedule, work.run, work.recipe.checkpoint_every_s)
+
+
+def _steps_before(work: Work, name: str) -> int:
+    """Return how many steps the stages before this one have, whether or not they are done."""
+    recipe = work.recipe
+    schedules = {
+        "teacher": recipe.teacher,
+        "sparse": recipe.prune.schedule,
+        "quantized": recipe.quantize.schedule,
+    }
+    earlier = itertools.takewhile(lambda stage: stage != name, schedules)
+    found = [schedule for stage in earlier if (schedule := schedules[stage])]
+    return sum(total_steps(one, work.task.steps_per_epoch(one)) for one in found)
 
 
 def _finish(
