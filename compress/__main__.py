@@ -76,8 +76,9 @@ def _ablate(arguments: argparse.Namespace) -> None:
     from compress import ablate, recipe_file  # noqa: PLC0415
 
     if arguments.list:
+        width = ablate.name_width(ingredient.name for ingredient in ablate.INGREDIENTS)
         for ingredient in ablate.INGREDIENTS:
-            print(f"{ingredient.name:40} {' '.join(ingredient.changes)}")
+            print(f"{ingredient.name:{width}}{' '.join(ingredient.changes)}")
         return
     loaded = recipe_file.load(arguments.recipe, arguments.set)
     table = ablate.run(
@@ -191,7 +192,10 @@ def _add_ablate(commands: _Commands) -> None:
     parser.add_argument("recipe", type=Path, help="a YAML file, see docs/recipes.md")
     parser.add_argument("--seeds", type=_count, default=1, help="runs of each; medians are shown")
     parser.add_argument(
-        "--only", nargs="+", metavar="NAME", help="these ingredients; all that fit if not given"
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        help="these ingredients; all that change the recipe if not given",
     )
     parser.add_argument(
         "--restart", action="store_true", help="begin anew instead of reading finished runs"

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import re
 import shutil
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from compress import pipeline, recipe_file
-from compress.errors import RecipeError
+from compress.errors import CompressError, RecipeError
 from compress.parallel import Processes, launched
 from compress.recipe import Recipe
 from compress.run import write_atomically
+
+_LOG = logging.getLogger(__name__)
 
 EVERYTHING = "the recipe as it is"
 
@@ -46,9 +49,13 @@ INGREDIENTS: tuple[Ingredient, ...] = (
     Ingredient("no hard label", ("distill.hard=0",)),
     Ingredient("hard label from the teacher", ("distill.hard_label=teacher",)),
     Ingredient("no soft logits", ("distill.soft=0",)),
+    Ingredient("soft logits at temperature 1", ("distill.temperature=1",)),
+    Ingredient("soft logits at temperature 4", ("distill.temperature=4",)),
     Ingredient("no late features", ("distill.feature=0",)),
     Ingredient("features on agreeing samples", ("distill.agree_only=true",)),
     Ingredient("features on all samples", ("distill.agree_only=false",)),
+    Ingredient("head frozen", ("distill.freeze_head=true",)),
+    Ingredient("head trained", ("distill.freeze_head=false",)),
     Ingredient("layer weights uniform", ("distill.layer_weights=uniform",), 2),
     Ingredient("layer weights inverse", ("distill.layer_weights=inverse",), 2),
     Ingredient("layer weights softmax", ("distill.layer_weights=softmax",), 2),
@@ -82,6 +89,20 @@ INGREDIENTS: tuple[Ingredient, ...] = (
         2,
     ),
     Ingredient("INT4 weights alone", ("quantize.weights=int4", "quantize.activations=float32"), 2),
+    Ingredient(
+        "INT4 weights alone, in blocks of 64",
+        ("quantize.weights=int4", "quantize.activations=float32", "quantize.block_size=64"),
+        2,
+    ),
+    Ingredient(
+        "4:8 pairs and INT4",
+        (
+            "prune.pattern=4:8",
+            "quantize.weights=int4",
+            "quantize.activations=int4",
+            "quantize.observer=mse",
+        ),
+    ),
 )
 
 
@@ -92,14 +113,18 @@ class Row:
     Args:
         name: Of what was changed.
         changes: As ``--set`` takes them.
+        stage: The first stage that differs.
         sparse: Top-1 after stage 1: by name of the held-out data, one entry a seed.
         quantized: Top-1 after stage 2, the same.
+        unfit: Why the change does not fit the recipe or its network; empty where it does.
     """
 
     name: str
     changes: tuple[str, ...]
-    sparse: dict[str, list[float]]
-    quantized: dict[str, list[float]]
+    stage: int = 1
+    sparse: dict[str, list[float]] = field(default_factory=dict)
+    quantized: dict[str, list[float]] = field(default_factory=dict)
+    unfit: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,93 +150,120 @@ class Table:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     def _one(self, data: str) -> str:
-        first = self.rows[0]
+        first, width = self.rows[0], name_width(row.name for row in self.rows)
         lines = [
             f"{self.title}, {data}: top-1 in percent, dense {_median(self.dense[data]):.1f}",
-            f"{'changed':36}{'sparse':>8}{'':>7}{'quantised':>11}{'':>7}  lowest to highest",
+            f"{'changed':{width}}{'sparse':>8}{'':>7}{'quantised':>11}{'':>7}  lowest to highest",
         ]
         for row in self.rows:
+            if row.unfit:
+                lines.append(f"{row.name:{width}}  does not fit: {row.unfit}")
+                continue
             sparse, quantized = row.sparse[data], row.quantized[data]
+            gained = _against(sparse, first.sparse[data])
             lines.append(
-                f"{row.name:36}{_median(sparse):>8.1f}{_against(sparse, first.sparse[data]):>7}"
+                f"{row.name:{width}}{_median(sparse):>8.1f}{gained:>7}"
                 f"{_median(quantized):>11.1f}{_against(quantized, first.quantized[data]):>7}"
                 f"  {100 * min(quantized):.1f} to {100 * max(quantized):.1f}"
             )
         return "\n".join(lines)
 
 
+def name_width(names: Iterable[str]) -> int:
+    """Return the width of a column of names."""
+    return max(map(len, names)) + 2
+
+
 def run(
-    base: Recipe, seeds: int = 1, only: Sequence[str] | None = None, *, restart: bool = False
+    base: Recipe,
+    seeds: int = 1,
+    only: Sequence[str] | None = None,
+    *,
+    restart: bool = False,
+    ingredients: Sequence[Ingredient] = INGREDIENTS,
 ) -> Table | None:
     """Run a recipe as it is, then with each ingredient changed, at equal steps.
 
     Args:
         base: The recipe; runs lie beside its own, in ``<run>-ablation``.
         seeds: Runs of each line, from the recipe's seed on.
-        only: Names of ingredients; all that change the recipe and fit it if None.
+        only: Names of ingredients; all that change the recipe if None, where those that do not
+            fit the recipe or its network are shown with the reason.
         restart: Throw away what earlier runs left in that folder.
+        ingredients: That there are.
 
     Returns:
         The table; None in processes other than the main one.
 
     Raises:
         RecipeError: An unknown name, or a named ingredient that does not fit the recipe.
+        CompressError: Whatever stops the recipe as it is, or a named ingredient.
     """
-    chosen = _chosen(base, only)
+    rows = _chosen(base, only, ingredients)
     folder = base.run.with_name(f"{base.run.name}-ablation")
     processes = launched()
     with processes.main_first():
         if restart and processes.main and folder.exists():
             shutil.rmtree(folder)
     dense: dict[str, list[float]] = {}
-    rows = [Row(name, changes, {}, {}) for name, changes, _ in chosen]
     for seed in range(base.seed, base.seed + seeds):
         first = folder / f"seed-{seed}" / _slug(EVERYTHING)
-        for row, (name, changes, stage) in zip(rows, chosen, strict=True):
-            place = first.with_name(_slug(name))
-            one = recipe_file.changed(
-                base, [*changes, f"seed={seed}", f"run={json.dumps(str(place))}"]
-            )
-            scores = _scores(one, first if place != first else None, stage, processes)
+        for index, row in enumerate(rows):
+            if row.unfit:
+                continue
+            try:
+                scores = _scores(base, row, seed, first, processes)
+            except CompressError as error:
+                if index == 0 or only is not None:
+                    raise
+                rows[index] = dataclasses.replace(row, unfit=" ".join(str(error).split()))
+                _LOG.warning("%s does not fit: %s", row.name, rows[index].unfit)
+                continue
             _add(row.sparse, scores["sparse"])
             _add(row.quantized, scores["quantized"])
-            if place == first:
+            if index == 0:
                 _add(dense, scores["dense"])
     title = f"{base.name}, {seeds} seed{'s' * (seeds > 1)}"
     return Table(title, dense, rows) if processes.main else None
 
 
-def _chosen(base: Recipe, only: Sequence[str] | None) -> list[tuple[str, tuple[str, ...], int]]:
-    known = {ingredient.name: ingredient for ingredient in INGREDIENTS}
+def _chosen(
+    base: Recipe, only: Sequence[str] | None, ingredients: Sequence[Ingredient]
+) -> list[Row]:
+    known = {ingredient.name: ingredient for ingredient in ingredients}
     if unknown := [name for name in only or () if name not in known]:
         raise RecipeError(
             f"no ingredient is called {', '.join(unknown)}; gpusq ablate RECIPE --list names them"
         )
-    chosen: list[tuple[str, tuple[str, ...], int]] = [(EVERYTHING, (), 1)]
-    for ingredient in INGREDIENTS if only is None else [known[name] for name in only]:
+    chosen = [Row(EVERYTHING, ())]
+    for ingredient in ingredients if only is None else [known[name] for name in only]:
+        row = Row(ingredient.name, ingredient.changes, ingredient.stage)
         try:
             changed = recipe_file.changed(base, ingredient.changes)
-        except RecipeError:
+        except RecipeError as error:
             if only is not None:
                 raise
+            chosen.append(dataclasses.replace(row, unfit=str(error)))
             continue
         if changed.digest() != base.digest() or only is not None:
-            chosen.append((ingredient.name, ingredient.changes, ingredient.stage))
+            chosen.append(row)
     return chosen
 
 
 def _scores(
-    one: Recipe, first: Path | None, stage: int, processes: Processes
+    base: Recipe, row: Row, seed: int, first: Path, processes: Processes
 ) -> dict[str, dict[str, float]]:
-    """Train one recipe, or read what an earlier run of it scored."""
+    """Train one changed recipe, or read what an earlier run of it scored."""
+    place = first.with_name(_slug(row.name))
+    one = recipe_file.changed(base, [*row.changes, f"seed={seed}", f"run={json.dumps(str(place))}"])
     kept = one.run / "scores.json"
     stamp = one.run / "recipe.digest"
     if kept.exists() and stamp.read_text(encoding="utf-8").strip() == one.digest():
         earlier: dict[str, dict[str, float]] = json.loads(kept.read_text(encoding="utf-8"))
         return earlier
     work = pipeline.prepare(one, processes)
-    if first and processes.main:
-        _share(first, one, stage)
+    if place != first and processes.main:
+        _share(first, one, row.stage)
     processes.wait()
     outcome = pipeline.networks(work)
     scores = {

@@ -62,18 +62,22 @@ def prepare(recipe: Recipe, processes: Processes, *, restart: bool = False) -> s
     torch.manual_seed(recipe.seed)
     with processes.main_first():
         run = Run(recipe.run, recipe.digest(), restart=restart and processes.main)
+    task = Classification(recipe, processes)
     config = {"recipe": recipe.name, "digest": recipe.digest(), "seed": recipe.seed}
     trackers = recipe.trackers if processes.main else ()
     tracker = Tracker(trackers, run.folder, recipe.name, config)
-    return stages.Work(recipe, run, Classification(recipe, processes), processes, tracker)
+    return stages.Work(recipe, run, task, processes, tracker)
 
 
 def networks(work: stages.Work) -> report.Outcome:
     """Make the three networks, or take those that the run's folder holds."""
-    dense = stages.dense_teacher(work)
-    layers = stages.layers_of(work, dense.network)
-    sparse, masks = stages.sparse_student(work, dense, layers)
-    quantized = stages.quantized_student(work, dense, sparse, layers, masks)
-    if work.tracker:
-        work.tracker.close()
+    try:
+        dense = stages.dense_teacher(work)
+        layers = stages.layers_of(work, dense.network)
+        sparse, masks = stages.sparse_student(work, dense, layers)
+        quantized = stages.quantized_student(work, dense, sparse, layers, masks)
+    finally:
+        # MLflow begins no run while another one is open, and an ablation goes on.
+        if work.tracker:
+            work.tracker.close()
     return report.Outcome(work.recipe, work.task, layers, masks, dense, sparse, quantized)

@@ -9,6 +9,13 @@ from compress.errors import CheckpointError, RecipeError
 from compress.recipe_file import changed
 from tests.compress import tiny
 
+CONVNEXT = (
+    "network.architecture={model_type: convnext, image_size: 32, hidden_sizes: [8, 8, 8, 8], "
+    "depths: [1, 1, 1, 1]}"
+)
+
+LARGER = "input={height: 32, width: 32, shorter_side_px: 32}"
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -82,19 +89,68 @@ def test_a_changed_recipe_is_refused_until_it_is_told_to_begin_anew(folder):
 def test_what_does_not_change_the_recipe_is_left_out(folder):
     base = tiny.recipe(folder)
 
-    names = [name for name, _, _ in ablate._chosen(base, None)]
+    names = [row.name for row in ablate._chosen(base, None, ablate.INGREDIENTS)]
 
     assert "layer weights inverse" not in names
     assert "masks by magnitude" not in names
     assert {"masks by Wanda", "layer weights direct", "FP8"} <= set(names)
 
 
-def test_what_does_not_fit_the_recipe_is_left_out_or_refused_where_it_is_asked_for(folder):
+def test_what_does_not_fit_the_recipe_is_shown_or_refused_where_it_is_asked_for(folder):
     base = changed(tiny.recipe(folder), ["prune.pattern=4:8"])
 
-    assert "channels permuted first" not in [name for name, _, _ in ablate._chosen(base, None)]
+    rows = {row.name: row for row in ablate._chosen(base, None, ablate.INGREDIENTS)}
+
+    assert "permute needs pattern 2:4, got 4:8" in rows["channels permuted first"].unfit
+    assert not rows["INT4"].unfit
     with pytest.raises(RecipeError, match="permute needs pattern 2:4"):
         ablate.run(base, only=["channels permuted first"])
+
+
+@pytest.mark.parametrize(
+    ("now", "other"),
+    [("true", "head trained"), ("false", "head frozen")],
+    ids=["frozen", "trained"],
+)
+def test_the_head_is_tried_the_other_way(folder, now, other):
+    base = changed(tiny.recipe(folder), [f"distill.freeze_head={now}"])
+
+    names = {row.name for row in ablate._chosen(base, None, ablate.INGREDIENTS)}
+
+    assert names & {"head trained", "head frozen"} == {other}
+
+
+def test_a_change_that_the_network_cannot_take_is_a_line_of_its_own_and_the_rest_goes_on(folder):
+    base = changed(
+        tiny.recipe(folder), ["network.family=auto", CONVNEXT, LARGER, "distill.feature=0"]
+    )
+    of_name = {entry.name: entry for entry in ablate.INGREDIENTS}
+    names = ["channels permuted first", "attention products rounded", "ranges by the maximum"]
+    some = [of_name[name] for name in names]
+
+    table = ablate.run(base, ingredients=some)
+
+    reasons = {row.name: row.unfit for row in table.rows}
+    assert list(reasons) == [ablate.EVERYTHING, *names]
+    assert "no layers whose channels are known" in reasons[names[0]]
+    assert "does not have" in reasons[names[1]]
+    assert reasons[names[2]] == ""
+    assert table.rows[-1].quantized["held out"]
+    (line,) = [line for line in table.text().splitlines() if line.startswith(f"{names[0]}  ")]
+    assert line.endswith(f"does not fit: {reasons[names[0]]}")
+    assert json.loads(table.json())["rows"][1]["unfit"] == reasons[names[0]]
+    with pytest.raises(RecipeError, match="no layers whose channels"):
+        ablate.run(base, only=names, restart=True)
+
+
+def test_the_columns_of_the_table_stand_below_each_other_however_long_a_name(folder):
+    scores = {"held out": [0.5]}
+    names = [ablate.EVERYTHING, max((e.name for e in ablate.INGREDIENTS), key=len), "x" * 60]
+    rows = [ablate.Row(name, (), 1, scores, scores) for name in names]
+
+    lines = ablate.Table("tiny", scores, rows).text().splitlines()[1:]
+
+    assert {line.index("50.0") for line in lines[1:]} == {lines[0].index("sparse") + 2}
 
 
 def test_an_unknown_ingredient_is_refused_with_where_to_look(folder):
