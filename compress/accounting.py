@@ -88,8 +88,9 @@ class Cost:
         compressed_bytes: Everything: sparse, quantised and float parameters, and scales.
         dense_macs: For one picture, attention products included.
         product_macs: Those of two activations with each other: the products of attention.
+        product_bits: Of both operands of those products after compression.
         float_macs: Bit operations after compression, as a number of float32
-            multiply-accumulates; products of two activations in float.
+            multiply-accumulates; products of two activations in ``product_bits``.
         layer_size_ratio: Dense over compressed bytes of the sparse layers' weights alone; of all
             quantised ones where none is sparse.
         layer_operation_ratio: Dense over compressed operations of the same layers.
@@ -100,13 +101,15 @@ class Cost:
     compressed_bytes: int
     dense_macs: int
     product_macs: int
+    product_bits: int
     float_macs: float
     layer_size_ratio: float
     layer_operation_ratio: float
 
     def integer_products(self, bits: int) -> float:
         """Return ``float_macs`` with the products of two activations in ``bits`` bits each."""
-        return self.float_macs - self.product_macs * (1 - bits**2 / _FLOAT_BITS**2)
+        squares = self.product_bits**2 - bits**2
+        return self.float_macs - self.product_macs * squares / _FLOAT_BITS**2
 
     def tensor_core_macs(self, layers: list[LayerCost], bits: int) -> float:
         """Return all operations of tensor cores as a number of float32 multiply-accumulates.
@@ -125,11 +128,17 @@ def _rate(bits: int) -> float:
     return 1.0 if bits == _FLOAT_BITS else bits / _RATE_BITS
 
 
+def _scales(weight: torch.Tensor, block: int | None) -> int:
+    return weight.numel() // block if block else len(weight)
+
+
 def cost(
     network: nn.Module,
     picture: torch.Tensor,
     patterns: Mapping[str, Pattern],
     bits: Mapping[str, tuple[int, int]],
+    blocks: Mapping[str, int] | None = None,
+    product_bits: int = _FLOAT_BITS,
 ) -> tuple[Cost, list[LayerCost]]:
     """Count bytes and operations of a dense network and of its compressed form.
 
@@ -138,6 +147,8 @@ def cost(
         picture: [1, h, w, 3].
         patterns: Of the layers that become sparse, by name.
         bits: Of the weight and the input of every layer that is counted, by name.
+        blocks: Weights that share a scale, of the layers where it is not an output channel.
+        product_bits: Of both operands where two activations are multiplied.
     """
     # The counter sees the products of attention only where no fused kernel hides them.
     plain_attention = sdpa_kernel(SDPBackend.MATH)
@@ -149,7 +160,8 @@ def cost(
         LayerCost(
             name=name,
             parameters=network.get_parameter(f"{name}.weight").numel(),
-            scales=len(network.get_parameter(f"{name}.weight")) + 1,
+            scales=_scales(network.get_parameter(f"{name}.weight"), (blocks or {}).get(name))
+            + (input_bits < _FLOAT_BITS),
             macs=flops[prefix + name] // 2,
             pattern=patterns.get(name),
             weight_bits=weight_bits,
@@ -173,7 +185,11 @@ def cost(
         compressed_bytes=(stored_bits + (parameters - in_layers) * _FLOAT_BITS) // 8,
         dense_macs=macs,
         product_macs=product_macs,
-        float_macs=macs - layer_macs + float_macs,
+        product_bits=product_bits,
+        float_macs=macs
+        - layer_macs
+        + float_macs
+        - product_macs * (1 - product_bits**2 / _FLOAT_BITS**2),
         layer_size_ratio=_FLOAT_BITS
         * sum(layer.parameters for layer in pruned)
         / sum(layer.stored_bits for layer in pruned),

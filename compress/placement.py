@@ -43,6 +43,12 @@ def place_quantizers(network: Classifier, layers: list[Layer], settings: Quantiz
         quantize_attention(network, modules, settings.learned_scales, form)
 
 
+def product_bits(settings: Quantize) -> int:
+    """Return how wide the operands of attention's products are."""
+    rounded = settings.placement == "gemm+add+bmm"
+    return FORMATS[settings.activations].bits if rounded else FLOAT32.bits
+
+
 def layer_formats(
     network: nn.Module, layers: list[Layer], settings: Quantize
 ) -> dict[str, LayerFormats]:

@@ -17,7 +17,7 @@ from compress.distill import layer_weights
 from compress.export import Parity
 from compress.networks import left
 from compress.networks.network import Layer
-from compress.placement import layer_formats
+from compress.placement import layer_formats, product_bits
 from compress.prune import Masks
 from compress.quantize import quantized_layers
 from compress.recipe import Recipe
@@ -120,7 +120,15 @@ def _facts(outcome: Outcome, parity: Parity, run: Run) -> dict[str, Any]:
     patterns = {layer.name: outcome.masks.pattern for layer in outcome.layers if layer.prune}
     formats = layer_formats(outcome.dense.network, outcome.layers, outcome.recipe.quantize)
     bits = {name: (form.weights.bits, form.activations.bits) for name, form in formats.items()}
-    total, costs = accounting.cost(outcome.dense.network, picture, patterns, bits)
+    blocks = {name: form.block_size for name, form in formats.items() if form.block_size}
+    total, costs = accounting.cost(
+        outcome.dense.network,
+        picture,
+        patterns,
+        bits,
+        blocks,
+        product_bits(outcome.recipe.quantize),
+    )
     model = run.folder / "bundle" / "model.onnx"
     return {
         "name": outcome.recipe.name,

@@ -141,3 +141,26 @@ def test_products_of_activations_are_counted_by_themselves(network):
     head = 24 * 3
     expected = (sum(entry.macs for entry in fewer) + attention) / 16 + head
     assert without_head.tensor_core_macs(fewer, 8) == pytest.approx(expected)
+
+
+def test_weights_in_blocks_have_a_scale_a_block_and_float_inputs_have_none():
+    bits, picture = {"conv": (4, 32), "linear": (4, 32)}, torch.zeros(1, 6, 6, 3)
+
+    total, (conv, linear) = cost(_TwoLayers(), picture, {}, bits, {"linear": 4})
+
+    # Eight output channels; 5 * 8 weights in blocks of four.
+    assert (conv.scales, linear.scales) == (8, 10)
+    stored = (96 + 40) * 4 + (8 + 10) * 32
+    assert total.compressed_bytes == (stored + (8 + 5) * 32) // 8
+
+
+def test_rounded_products_of_attention_count_by_their_bits(network):
+    bits = {layer.name: (8, 8) for layer in tiny.layers(network)}
+
+    in_float, _ = cost(network, tiny.pictures(1), {}, bits)
+    rounded, _ = cost(network, tiny.pictures(1), {}, bits, product_bits=8)
+
+    attention = 2 * 2 * 17 * 17 * 24
+    assert in_float.float_macs - rounded.float_macs == pytest.approx(attention * 15 / 16)
+    assert rounded.integer_products(8) == rounded.float_macs
+    assert rounded.integer_products(32) == pytest.approx(in_float.float_macs)
