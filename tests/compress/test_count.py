@@ -87,6 +87,24 @@ def test_int8_operations_of_tensor_cores_at_real_size(rows):
     }
 
 
+def test_int4_ratios_at_real_size(rows):
+    found = {
+        network: (round(row.size, 2), round(row.operations_tensor_core, 1))
+        for network, row in of_form(rows, "4:8 INT4").items()
+    }
+
+    # Size of the whole network and operations of tensor cores, as docs/results.md has them.
+    assert found == {
+        "DeiT-T 224": (9.94, 54.9),
+        "DeiT-S 224": (11.15, 58.7),
+        "DeiT-B 224": (11.91, 61.1),
+        "Swin-T 224": (11.47, 61.8),
+        "Swin-S 224": (11.67, 62.3),
+        "Swin-B 224": (11.93, 62.7),
+        "Swin-B 384": (11.73, 60.5),
+    }
+
+
 def test_int4_halves_int8_but_for_the_first_and_the_last_layer(rows):
     int8, int4 = of_form(rows, "2:4 INT8"), of_form(rows, "4:8 INT4")
 
