@@ -27,18 +27,25 @@ def place_quantizers(network: Classifier, layers: list[Layer], settings: Quantiz
         settings: The recipe's.
 
     Raises:
-        RecipeError: The placement asks for attention that cannot be found.
+        RecipeError: The placement asks for residual additions or attention that cannot be found.
     """
+    roles = {layer.role for layer in layers}
+    if settings.placement == "gemm+add+bmm" and "query" not in roles:
+        raise RecipeError(
+            "quantize.placement gemm+add+bmm needs attention with a query layer of its own, "
+            "which this network does not have. Take gemm+add."
+        )
+    if settings.placement != "gemm" and not roles & {*_ADDED}:
+        raise RecipeError(
+            f"quantize.placement {settings.placement} rounds what residual additions read from the "
+            "projection after attention and from the last FFN layer, and this network has no layer "
+            "that is known as either. Take gemm."
+        )
     formats = layer_formats(network, layers, settings)
     reads = {layer.name: layer.reads for layer in layers}
     insert_quantizers(network, reads, settings.learned_scales, formats)
     if settings.placement == "gemm+add+bmm":
         modules = [layer.name.rpartition(".")[0] for layer in layers if layer.role == "query"]
-        if not modules:
-            raise RecipeError(
-                "quantize.placement gemm+add+bmm needs attention with a query layer of its own, "
-                "which this network does not have. Take gemm+add."
-            )
         form = FORMATS[settings.activations]
         quantize_attention(network, modules, settings.learned_scales, form)
 

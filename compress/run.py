@@ -86,6 +86,11 @@ class Run:
         write_atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
         return path
 
+    def read_json(self, name: str) -> Any:
+        """Return what :meth:`write_json` kept as ``name``, or None."""
+        path = self.folder / f"{name}.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
 
 def _sweep(folder: Path) -> None:
     """Delete what writers that were killed left unfinished; see :func:`write_atomically`."""

@@ -29,7 +29,7 @@ from compress.mask_schedule import MovingMasks
 from compress.networks import FAMILIES
 from compress.networks.network import Classifier, Layer, input_size
 from compress.parallel import Processes, freeze_idle
-from compress.permute import permute_channels
+from compress.permute import PERMUTED, gained, permute_channels
 from compress.placement import place_quantizers
 from compress.prune import PATTERNS, Masks, magnitude_masks
 from compress.quantize import switch_on
@@ -255,7 +255,10 @@ def _chosen_masks(
     if prune.permute:
         (picture, *_) = _calibration(work, 2)
         with _bar(work, "permute", len(pruned)) as bar:
-            permute_channels(student, layers, picture, bar.update)
+            gains = permute_channels(student, layers, picture, bar.update)
+        if work.processes.main:
+            work.run.write_json(PERMUTED, gains)
+            _LOG.info("permute: the largest two of four keep %s", gained(gains))
     if prune.criterion == "magnitude":
         return magnitude_masks(student, [layer.name for layer in pruned], pattern)
     views = work.task.training_views(prune.calibration_images)

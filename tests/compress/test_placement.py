@@ -313,3 +313,12 @@ def test_a_graph_of_every_format_passes_its_own_checks_and_a_broken_mask_does_no
     export.check_sparsity(found.path, found.pruned, TWO_OF_FOUR)
     with pytest.raises(SparsityError, match=key):
         export.check_sparsity(tmp_path / "model.onnx", found.pruned, TWO_OF_FOUR)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS[1:])
+def test_a_placement_that_would_round_nothing_more_is_refused(network, placement):
+    known = ("attention output", "FFN out")
+    layers = [layer for layer in tiny.layers(network) if layer.role not in known]
+
+    with pytest.raises(RecipeError, match=r"no layer that is known as either. Take gemm\."):
+        place_quantizers(network, layers, settings(placement=placement))
