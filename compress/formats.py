@@ -50,3 +50,16 @@ UINT4: Final = NumberFormat("uint4", 4, 0, 15, onnx.TensorProto.UINT4)
 FP8: Final = NumberFormat("fp8", 8, -448, 448, onnx.TensorProto.FLOAT8E4M3FN, integer=False)
 
 FORMATS: Final = {format_.name: format_ for format_ in (FLOAT32, INT8, INT4, FP8)}
+
+
+def shown(weights: str, activations: str) -> str:
+    """Return how people call a pair of formats.
+
+    >>> shown("int8", "int8"), shown("int4", "int8"), shown("int4", "float32")
+    ('INT8', 'INT4 with INT8 inputs', 'INT4 weights')
+    """
+    if weights == activations:
+        return weights.upper()
+    if activations == FLOAT32.name:
+        return f"{weights.upper()} weights"
+    return f"{weights.upper()} with {activations.upper()} inputs"

@@ -43,28 +43,34 @@ class Latency:
 
 
 def compare(
-    float32: Path, int8: Path, batches: tuple[int, ...] = (1, 8), repeats: int = 20
+    float32: Path,
+    compressed: Path,
+    batches: tuple[int, ...] = (1, 8),
+    repeats: int = 20,
+    precision: str = "INT8",
 ) -> list[Latency]:
-    """Time a float32 graph in ONNX Runtime against an INT8 graph in the embedded runtimes.
+    """Time a float32 graph in ONNX Runtime against a compressed one in the embedded runtimes.
 
     Contenders take turns, so that whatever else the machine does hits all of them, in bursts of a
     few calls: threads of one runtime spin for a while after a call and would slow the next one.
 
     Args:
         float32: The dense network's graph; the baseline.
-        int8: The compressed network's graph.
+        compressed: The compressed network's graph.
         batches: Batch sizes.
         repeats: Counted calls of each contender, rounded up to whole bursts; the median is
             reported.
+        precision: Of the compressed network, as its contenders are called.
     """
     contenders: list[tuple[str, Callable[[np.ndarray], Any]]] = [
         ("ONNX Runtime, float32", _onnxruntime(float32)),
         ("OpenVINO, float32", _openvino(float32)),
-        ("ONNX Runtime, INT8", _onnxruntime(int8)),
-        ("OpenVINO, INT8", _openvino(int8)),
+        (f"ONNX Runtime, {precision}", _onnxruntime(compressed)),
+        (f"OpenVINO, {precision}", _openvino(compressed)),
     ]
     height, width = (
-        axis.dim_value for axis in onnx.load(int8).graph.input[0].type.tensor_type.shape.dim[1:3]
+        axis.dim_value
+        for axis in onnx.load(compressed).graph.input[0].type.tensor_type.shape.dim[1:3]
     )
     rng = np.random.default_rng(0)
     results = []

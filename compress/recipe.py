@@ -145,7 +145,8 @@ class Schedule(_Part):
         clip_norm: Largest gradient norm.
         autocast: "bfloat16" and "float16" compute matrix products in that format, with float32
             master weights; float16 with scaled gradients.
-        evaluate_every: Epochs between two evaluations while training goes on; None has none.
+        evaluate_every: Epochs between two evaluations while training goes on; None has only those
+            before the first step and at the end.
     """
 
     epochs: Positive

@@ -12,11 +12,13 @@ from typing import Any
 import jinja2
 import torch
 
-from compress import accounting, findings, latency
+from compress import accounting, charts, findings, latency
 from compress.distill import layer_weights
 from compress.export import Parity
+from compress.formats import shown
 from compress.networks import left
 from compress.networks.network import Layer
+from compress.permute import PERMUTED, gained
 from compress.placement import layer_formats, product_bits
 from compress.prune import Masks
 from compress.quantize import quantized_layers
@@ -108,7 +110,9 @@ def write(outcome: Outcome, parity: Parity, run: Run) -> Path:
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined
     )
-    page = environment.get_template("report.html").render(facts)
+    page = environment.get_template("report.html").render(
+        facts, charts=charts, permutation=gained(facts["permuted"]) if facts["permuted"] else ""
+    )
     path = run.folder / "report.html"
     write_atomically(path, lambda unfinished: unfinished.write_text(page, encoding="utf-8"))
     return path
@@ -130,6 +134,8 @@ def _facts(outcome: Outcome, parity: Parity, run: Run) -> dict[str, Any]:
         product_bits(outcome.recipe.quantize),
     )
     model = run.folder / "bundle" / "model.onnx"
+    quantize = outcome.recipe.quantize
+    precision = shown(quantize.weights, quantize.activations)
     return {
         "name": outcome.recipe.name,
         "description": outcome.recipe.description,
@@ -139,8 +145,10 @@ def _facts(outcome: Outcome, parity: Parity, run: Run) -> dict[str, Any]:
             "dense": (run.folder / "dense.onnx").stat().st_size,
             "quantized": model.stat().st_size,
         },
+        "precision": precision,
         "latency": [
-            dataclasses.asdict(entry) for entry in latency.compare(run.folder / "dense.onnx", model)
+            dataclasses.asdict(entry)
+            for entry in latency.compare(run.folder / "dense.onnx", model, precision=precision)
         ],
         "machine": latency.machine(),
         "parity": dataclasses.asdict(parity),
@@ -149,10 +157,11 @@ def _facts(outcome: Outcome, parity: Parity, run: Run) -> dict[str, Any]:
             dataclasses.asdict(entry)
             for entry in left(outcome.recipe.network.family, outcome.dense.network.body)
         ],
+        "permuted": run.read_json(PERMUTED) or {},
         "training": {
             name: {
                 "points": result.history.points,
-                "scores": result.history.scores,
+                "scores": _scores(result),
                 "seconds": result.history.seconds,
             }
             for name, result in outcome.stages.items()
@@ -164,12 +173,20 @@ def _facts(outcome: Outcome, parity: Parity, run: Run) -> dict[str, Any]:
         ),
         "comparison": _comparison(outcome),
         "skipped": _skipped(outcome),
+        "pictures": len(outcome.task.train) + sum(map(len, outcome.task.held_out.values())),
         "recipe": outcome.recipe.model_dump(mode="json"),
         "versions": {
             "python": platform.python_version(),
             **{package: _version(package) for package in _PACKAGES},
         },
     }
+
+
+def _scores(result: Result) -> list[dict[str, float]]:
+    """Return top-1 while a stage was trained, and at its end."""
+    last = result.history.points[-1]["step"]
+    seen = [score for score in result.history.scores if score["step"] < last]
+    return [*seen, {"step": last, **{data: one.top1 for data, one in result.scores.items()}}]
 
 
 def _accuracy(outcome: Outcome) -> list[dict[str, Any]]:
@@ -216,6 +233,8 @@ def _layers(outcome: Outcome, costs: dict[str, accounting.LayerCost]) -> list[di
                 "macs": costs[layer.name].macs,
                 "weights": formats[layer.name].weights.name,
                 "activations": formats[layer.name].activations.name,
+                "block_size": formats[layer.name].block_size,
+                "output_rounded": formats[layer.name].output,
                 "format_reason": formats[layer.name].reason,
                 "weight_error": error.item(),
                 # JSON knows no infinity.

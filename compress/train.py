@@ -39,7 +39,7 @@ class History:
         points: One entry every few steps: step, learning rate and the mean of each term since
             the entry before.
         layer_losses: Mean feature loss of each layer over the last epoch.
-        scores: Top-1 on each held-out folder while training went on, with the step.
+        scores: Top-1 on each held-out folder before and while training went on, with the step.
         skipped: Pictures that could not be decoded, with the reason.
         seconds: Spent in steps, resumed runs included.
     """
@@ -63,8 +63,8 @@ class Stage:
         steps_per_epoch: Steps an epoch.
         after_step: Called with the network and the step after every optimiser step: masks.
         keep: Returns more state that a resumed run needs, such as the masks.
-        score: Scores the network as it is, by name of the data; called every
-            ``schedule.evaluate_every`` epochs.
+        score: Scores the network as it is, by name of the data; called before the first step and
+            every ``schedule.evaluate_every`` epochs.
         log: Called with each point of the record and its step.
         processes: That train together.
         seed: Of what the network draws while it trains.
@@ -103,6 +103,8 @@ def train(stage: Stage, schedule: Schedule, run: Run, checkpoint_every_s: float 
     first = _resume(stage, optimizer, meter, run)
     forward = stage.processes.joined(stage.network)
     _set_training(stage)
+    if first == 0:
+        _score(stage, meter.history, 0)
     since = time.monotonic()
     quiet = not stage.processes.main
     with tqdm(
@@ -114,7 +116,8 @@ def train(stage: Stage, schedule: Schedule, run: Run, checkpoint_every_s: float 
             if (step + 1) % _RECORD_EVERY == 0:
                 bar.set_postfix(_shown(meter.history.points[-1]), refresh=False)
             bar.update()
-            _score(stage, schedule, meter.history, step + 1)
+            if _due(stage, schedule, step + 1):
+                _score(stage, meter.history, step + 1)
             if time.monotonic() - since > checkpoint_every_s and stage.processes.main:
                 meter.history.seconds += time.monotonic() - since
                 since = time.monotonic()
@@ -228,16 +231,18 @@ def _set_training(stage: Stage) -> None:
             module.training = isinstance(module, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001 - torch's base class
 
 
-def _score(stage: Stage, schedule: Schedule, history: History, done: int) -> None:
-    if schedule.evaluate_every is None:
-        return
-    if done % max(1, round(schedule.evaluate_every * stage.steps_per_epoch)):
-        return
+def _due(stage: Stage, schedule: Schedule, done: int) -> bool:
+    every = schedule.evaluate_every
+    return every is not None and done % max(1, round(every * stage.steps_per_epoch)) == 0
+
+
+def _score(stage: Stage, history: History, done: int) -> None:
     stage.network.eval()
     scores = stage.score()
     _set_training(stage)
-    history.scores.append({"step": done, **scores})
-    stage.log(scores, done)
+    if scores:
+        history.scores.append({"step": done, **scores})
+        stage.log(scores, done)
 
 
 def _resume(stage: Stage, optimizer: _Optimizer, meter: _Meter, run: Run) -> int:

@@ -428,9 +428,9 @@ def test_the_network_is_scored_as_often_as_the_schedule_says(tmp_path):
     )
     history = train(scored, SCHEDULE.model_copy(update={"evaluate_every": 1.0}), run(tmp_path))
 
-    assert [entry["step"] for entry in history.scores] == [9, 18, 27]
-    assert len({entry["held out"] for entry in history.scores}) == 3
-    assert logged.keys() == {9, 10, 18, 20, 27}
+    assert [entry["step"] for entry in history.scores] == [0, 9, 18, 27]
+    assert len({entry["held out"] for entry in history.scores}) == 4
+    assert logged.keys() == {0, 9, 10, 18, 20, 27}
     assert logged[10].keys() == {"rate", "loss", "hard", "size"}
     unscored = network()
     train(stage(unscored), SCHEDULE, run(tmp_path / "other"))
