@@ -14,6 +14,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from compress.errors import DataError
+
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEST_IMAGES = 360
 _INK_LEVELS = 16
@@ -23,7 +25,18 @@ def write(train: Path, test: Path) -> None:
     """Write the 1,797 scans as 8 x 8 PNG files, dark ink on white paper, unless they are there.
 
     1,437 go below ``train`` and 360 below ``test``, one folder a digit.
+
+    Raises:
+        DataError: They are not there, and not named side by side: a slip in a path would write
+            the scans wherever it leads.
     """
+    if train.is_dir() and test.is_dir():
+        return
+    if train.absolute().parent != test.absolute().parent:
+        raise DataError(
+            f"data.source digits writes its scans into two folders side by side, such as "
+            f"data/digits/train and data/digits/test, got {train} and {test}"
+        )
     scans, digits = load_digits(return_X_y=True)
     # The split is part of the data set, so it has its own fixed seed.
     parts = train_test_split(scans, digits, test_size=TEST_IMAGES, random_state=0, stratify=digits)

@@ -4,6 +4,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from compress.data import digits
+from compress.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +57,22 @@ def test_others_may_read_the_pictures(folders):
 
 def test_nothing_unfinished_stays_beside_the_folders(folders):
     assert sorted(entry.name for entry in folders[0].parent.iterdir()) == ["test", "train"]
+
+
+def test_scans_are_not_written_wherever_a_slip_in_a_path_leads(tmp_path):
+    slip = tmp_path / "nope"
+
+    with pytest.raises(DataError, match="two folders side by side"):
+        digits.write(slip, tmp_path / "data" / "test")
+
+    assert not slip.exists()
+    assert not (tmp_path / "data").exists()
+
+
+def test_scans_that_are_there_may_lie_apart(folders, tmp_path):
+    train, test = folders
+    elsewhere = test.rename(tmp_path / "test")
+
+    digits.write(train, elsewhere)
+
+    elsewhere.rename(test)
