@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from compress.errors import RecipeError
 from compress.recipe import Recipe
@@ -39,10 +41,29 @@ def _checked(plain: Any, source: str) -> Recipe:
         return Recipe.model_validate(plain)
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'recipe'}: {fault['msg']}"
+            f"{'.'.join(map(str, fault['loc'])) or 'recipe'}: {_said(fault)}"
             for fault in error.errors()
         )
         raise RecipeError(f"{source}: {faults}") from error
+
+
+def _said(fault: Any) -> str:
+    """Return what is wrong, in our words where pydantic speaks of its own."""
+    if fault["type"] != "extra_forbidden":
+        return str(fault["msg"]).removeprefix("Value error, ")
+    *parents, key = fault["loc"]
+    close = difflib.get_close_matches(str(key), _keys(parents), n=1)
+    return f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+
+
+def _keys(parents: Sequence[Any]) -> list[str]:
+    """Return the keys that a section of the recipe has."""
+    part: type[BaseModel] = Recipe
+    for name in parents:
+        annotation = part.model_fields[name].annotation
+        choices = (annotation, *typing.get_args(annotation))
+        part = next(one for one in choices if isinstance(one, type) and issubclass(one, BaseModel))
+    return list(part.model_fields)
 
 
 def changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:
