@@ -86,6 +86,11 @@ def read_bundle(folder: Path) -> Bundle:
 def _read_card(path: Path) -> ModelCard:
     try:
         return ModelCard.from_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise PublishError(
+            f"expected a bundle, a folder with {MODEL_FILE} and {CARD_FILE}, at {path.parent}, "
+            f"found no {path.name}. gpusq compress writes one below its run folder."
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise PublishError(f"the bundle has no readable card: {error}") from error
     except CardError as error:
@@ -99,6 +104,11 @@ def _read_model(path: Path) -> onnx.ModelProto:
         if any(map(onnx.external_data_helper.uses_external_data, model.graph.initializer)):
             raise PublishError(f"{path} keeps weights in other files. Export it as one file.")
         onnx.checker.check_model(model)
+    except FileNotFoundError as error:
+        raise PublishError(
+            f"expected a bundle with the network {MODEL_FILE} at {path.parent}, found none there. "
+            "Export it again."
+        ) from error
     except OSError as error:
         raise PublishError(f"the bundle has no readable network: {error}") from error
     except (DecodeError, onnx.checker.ValidationError) as error:

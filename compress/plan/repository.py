@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import filecmp
+import logging
 import os
 import re
 import shutil
@@ -27,6 +28,7 @@ from compress.plan.triton_config import CONFIG_FILE
 
 Backend = Literal["onnxruntime", "python"]
 
+_LOG = logging.getLogger(__name__)
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PYTHON_MODEL: Final = Path(__file__).with_name("triton_python_model.py")
 # What each backend expects beside config.pbtxt in the folder of a version.
@@ -117,15 +119,27 @@ def _publish(bundle: Bundle, model_folder: Path, backend: str, max_batch_size: i
 
     if not model_folder.exists():
         _write_first(model_folder, files, config(1))
+        _LOG.info("%s: version 1 is served from now on", model_folder.name)
         return model_folder / "1"
     current = triton_config.read(model_folder)
     served = triton_config.pinned_version(current)
     if served is not None and current == config(served):
         folder = model_folder / str(served)
         if all(_same_bytes(source, folder / file) for file, source in files.items()):
+            _LOG.info(
+                "%s: version %d, which is served, holds the same; nothing is published",
+                model_folder.name,
+                served,
+            )
             return folder
     version = max([served or 0, *_versions(model_folder)]) + 1
     _write_next(model_folder, version, files, config(version))
+    _LOG.info(
+        "%s: version %d is served from now on and replaces version %s, which stays in its folder",
+        model_folder.name,
+        version,
+        served,
+    )
     return model_folder / str(version)
 
 

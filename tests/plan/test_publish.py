@@ -149,12 +149,14 @@ def test_an_unknown_backend_and_an_empty_batch_are_refused(bundle, repository):
 
 def test_a_bundle_without_one_of_its_files_is_refused(bundle, repository):
     (bundle / "card.json").rename(bundle / "elsewhere")
-    with pytest.raises(PublishError, match=r"no readable card.*card\.json"):
+    with pytest.raises(
+        PublishError, match=r"a folder with model\.onnx and card\.json, at .*found no card\.json"
+    ):
         publish(bundle, repository, "colours")
 
     (bundle / "elsewhere").rename(bundle / "card.json")
     (bundle / "model.onnx").unlink()
-    with pytest.raises(PublishError, match=r"no readable network.*model\.onnx"):
+    with pytest.raises(PublishError, match=r"with the network model\.onnx at .*found none there"):
         publish(bundle, repository, "colours")
 
 
