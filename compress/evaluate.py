@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from compress.data.folder import ImageFolder, chosen_batches
 from compress.errors import DataError, PlanError
 from compress.parallel import Processes
+from compress.progress import progress
 
 if TYPE_CHECKING:
     from contract.card import ModelCard
@@ -65,14 +65,7 @@ def evaluate(
     found: list[int] = []
     unread: list[tuple[str, str]] = []
     share = range(processes.rank, len(images), processes.count)
-    with tqdm(
-        total=len(share),
-        desc=what,
-        unit="image",
-        dynamic_ncols=True,
-        leave=False,
-        disable=not processes.main,
-    ) as bar:
+    with progress(what, len(share), "image", leave=False, quiet=not processes.main) as bar:
         for batch in chosen_batches(images, _BATCH, share, workers):
             unread.extend(batch.skipped)
             bar.update(len(batch.labels) + len(batch.skipped))
@@ -132,6 +125,13 @@ def onnx_scorer(model: Path, classes: int | None = None) -> Scorer:
         return np.asarray(session.run(["scores"], {"image": images})[0])
 
     return score
+
+
+def reference() -> str:
+    """Name what :func:`onnx_scorer` scores with."""
+    import onnxruntime  # noqa: PLC0415
+
+    return f"ONNX Runtime {onnxruntime.__version__}, the reference, which computes in float"
 
 
 def evaluation_images(root: Path, card: ModelCard) -> ImageFolder:

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from compress.admm import optimal_rows
 from compress.attention import prefer_products
@@ -31,6 +30,7 @@ from compress.networks.network import Classifier, Layer, input_size
 from compress.parallel import Processes, freeze_idle
 from compress.permute import PERMUTED, gained, permute_channels
 from compress.placement import place_quantizers
+from compress.progress import Progress, progress
 from compress.prune import PATTERNS, Masks, magnitude_masks
 from compress.quantize import switch_on
 from compress.recipe import Recipe, Schedule
@@ -272,9 +272,8 @@ def _chosen_masks(
         return prune_layerwise(student, pruned, pictures, cut, pattern, bar.update)
 
 
-def _bar(work: Work, what: str, total: int) -> tqdm[Any]:
-    quiet = not work.processes.main
-    return tqdm(total=total, desc=what, unit="layer", dynamic_ncols=True, disable=quiet)
+def _bar(work: Work, what: str, total: int) -> Progress:
+    return progress(what, total, "layer", quiet=not work.processes.main)
 
 
 def _distillation(

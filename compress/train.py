@@ -7,6 +7,7 @@ no fixed order; there the two are equal but for rounding.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 import zlib
@@ -16,17 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from compress.data.folder import Batch
 from compress.distill import Losses
 from compress.errors import TrainingError
 from compress.parallel import Processes
+from compress.progress import progress
 
 if TYPE_CHECKING:
     from compress.recipe import Schedule
     from compress.run import Run
 
+_LOG = logging.getLogger(__name__)
 _RECORD_EVERY = 10
 _LOWER = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -107,9 +109,9 @@ def train(stage: Stage, schedule: Schedule, run: Run, checkpoint_every_s: float 
         _score(stage, meter.history, 0)
     since = time.monotonic()
     quiet = not stage.processes.main
-    with tqdm(
-        total=steps, initial=first, desc=stage.name, unit="step", dynamic_ncols=True, disable=quiet
-    ) as bar:
+    if first and not quiet:
+        _LOG.info("going on from step %d of stage %s", first, stage.name)
+    with progress(stage.name, steps, "step", first=first, quiet=quiet) as bar:
         for step, batches in zip(range(first, steps), stage.batches(first), strict=False):
             rate = learning_rate(step, steps, schedule)
             meter.add(step, rate, optimizer.step(forward, batches, step, rate), batches)

@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import itertools
+import logging
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -89,6 +90,17 @@ def test_an_interrupted_run_ends_as_an_unbroken_one_bit_by_bit(tmp_path, fails_a
     for name, weight in unbroken.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], weight), name
     assert same(came, expected)
+
+
+def test_a_resumed_run_says_once_where_it_goes_on(tmp_path, caplog):
+    with pytest.raises(_Killed):
+        train(stage(network(), fails_at=10), SCHEDULE, run(tmp_path), ALWAYS_S)
+
+    with caplog.at_level(logging.INFO):
+        train(stage(network()), SCHEDULE, run(tmp_path), ALWAYS_S)
+
+    said = [record.getMessage() for record in caplog.records]
+    assert [line for line in said if "going on" in line] == ["going on from step 10 of stage stage"]
 
 
 def test_a_run_may_be_interrupted_at_every_step(tmp_path):
