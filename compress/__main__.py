@@ -32,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     telemetry.switch_off()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    if not sys.stderr.isatty():
+        # Bars of transformers and of its hub; ours know by themselves.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         parsed.command(parsed)
     except (CompressError, ContractError) as error:
@@ -63,11 +66,12 @@ def _serve(arguments: list[str]) -> None:
 
 
 def _compress(arguments: argparse.Namespace) -> None:
-    from compress import pipeline, recipe_file  # noqa: PLC0415
+    from compress import pipeline, recipe_file, report  # noqa: PLC0415
 
     loaded = recipe_file.load(arguments.recipe, arguments.set)
     version = pipeline.compress(loaded, restart=arguments.restart)
     if version is not None:
+        print(report.headline(loaded.run))
         print(f"Report: {loaded.run / 'report.html'}")
         print(f"Model:  {version}")
 
@@ -88,7 +92,6 @@ def _ablate(arguments: argparse.Namespace) -> None:
         return
     print(table.text())
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(table.json(), encoding="utf-8")
 
 
@@ -102,11 +105,12 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     images = evaluate.evaluation_images(arguments.data, card)
     scorer = evaluate.onnx_scorer(model, classes=len(card.labels))
     score = evaluate.evaluate(scorer, images, "evaluating")
-    summary = dataclasses.asdict(score)
+    runtime = evaluate.reference()
+    summary = {**dataclasses.asdict(score), "runtime": runtime}
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print(f"top-1 {score.top1:.4f}   top-5 {score.top5:.4f}   images {score.images}")
+    print(f"by {runtime}")
     for path, reason in score.skipped.items():
         print(f"skipped {path}: {reason}")
 
@@ -124,8 +128,6 @@ def _publish(arguments: argparse.Namespace) -> None:
 def _bench(arguments: argparse.Namespace) -> None:
     from compress import bench  # noqa: PLC0415
 
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
     table = bench.run(arguments.size, arguments.repeats)
     print(table.text())
     if arguments.json:
@@ -135,8 +137,6 @@ def _bench(arguments: argparse.Namespace) -> None:
 def _count_networks(arguments: argparse.Namespace) -> None:
     from compress import count  # noqa: PLC0415
 
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
     table = count.run()
     print(table.text())
     if arguments.json:
@@ -146,7 +146,8 @@ def _count_networks(arguments: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gpusq",
-        description="Make Vision Transformers 2:4 sparse and INT8, and serve them.",
+        description="Make Vision Transformers (DeiT, Swin and others) 2:4 or 4:8 sparse and INT8, "
+        "INT4 or FP8, and serve them.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -208,7 +209,7 @@ def _add_ablate(commands: _Commands) -> None:
         metavar="KEY=VALUE",
         help="change one line of the recipe in every run; may be repeated",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every run's scores")
+    parser.add_argument("--json", type=_output, metavar="FILE", help="write every run's scores")
 
 
 def _add_evaluate(commands: _Commands) -> None:
@@ -230,7 +231,7 @@ def _add_evaluate(commands: _Commands) -> None:
         help="one folder a class, named by class id or name; any subset of the classes",
     )
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write top1, top5, images and what was skipped"
+        "--json", type=_output, metavar="FILE", help="write top1, top5, images and what was skipped"
     )
 
 
@@ -243,7 +244,13 @@ def _add_publish(commands: _Commands) -> None:
         "gpusq publish runs/digits/bundle --repository model_repository --name digits",
     )
     parser.add_argument("bundle", type=Path, help="a folder with model.onnx and card.json")
-    parser.add_argument("--repository", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the folder of models that gpusq serve or a Triton reads; made when missing",
+    )
     parser.add_argument("--name", help="of the model; the bundle's folder name if not given")
     parser.add_argument(
         "--backend",
@@ -267,8 +274,13 @@ def _add_bench(commands: _Commands) -> None:
         default="small",
         help="of the DeiT, with random weights",
     )
-    parser.add_argument("--repeats", type=_count, default=20, help="calls a contender")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table")
+    parser.add_argument(
+        "--repeats",
+        type=_count,
+        default=20,
+        help="timed calls of each runtime at each batch size; the median is shown",
+    )
+    parser.add_argument("--json", type=_output, metavar="FILE", help="write the table")
 
 
 def _add_count(commands: _Commands) -> None:
@@ -279,7 +291,19 @@ def _add_count(commands: _Commands) -> None:
         "count size and operations of the paper's networks",
         "gpusq count --json count.json",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table")
+    parser.add_argument("--json", type=_output, metavar="FILE", help="write the table")
+
+
+def _output(text: str) -> Path:
+    """Refuse a file that could not be written, before anything is computed for it."""
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(
+            f"expected a file in a folder that is there, got {text!r}; make {path.parent} first"
+        )
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a file, got the folder {text!r}")
+    return path
 
 
 def _count(text: str) -> int:

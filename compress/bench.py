@@ -57,7 +57,7 @@ def run(size: Literal["tiny", "small", "base"], repeats: int) -> Table:
 
     Args:
         size: Of the network.
-        repeats: Calls a contender.
+        repeats: Timed calls of each runtime at each batch size.
     """
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import platform
 from dataclasses import dataclass
 from importlib import metadata
@@ -116,6 +117,25 @@ def write(outcome: Outcome, parity: Parity, run: Run) -> Path:
     path = run.folder / "report.html"
     write_atomically(path, lambda unfinished: unfinished.write_text(page, encoding="utf-8"))
     return path
+
+
+def headline(run: Path) -> str:
+    """Say in one line what the report in a run's folder found."""
+    facts = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    row, pattern = facts["accuracy"][0], facts["recipe"]["prune"]["pattern"]
+    names = {
+        "dense": "dense",
+        "sparse": pattern,
+        "quantized": f"{pattern} + {facts['precision']}",
+    }
+    scores = " -> ".join(
+        f"{name} {100 * row[stage]['top1']:.1f} %" for stage, name in names.items()
+    )
+    before, after = (facts["file_bytes"][name] / 1e3 for name in ("dense", "quantized"))
+    unit, scale = ("kB", 1.0) if before < 1e3 else ("MB", 1e3)
+    digits = 0 if scale == 1.0 else 1
+    sizes = f"{before / scale:.{digits}f} -> {after / scale:.{digits}f} {unit}"
+    return f"{scores} on {row['data']}; {sizes}"
 
 
 def _facts(outcome: Outcome, parity: Parity, run: Run) -> dict[str, Any]:

@@ -91,6 +91,11 @@ def pictures_below(root: Path, labels: LabelSet | None) -> list[Stored]:
     else:
         found = _labelled(root, files, labels)
     if not found:
+        if labels is not None and any(_is_picture(path) for path in root.iterdir()):
+            raise DataError(
+                f"expected one folder a class below {root}, found pictures in it. If it is the "
+                "folder of a class, give the folder above."
+            )
         kinds = ", ".join(sorted(SUFFIXES))
         raise DataError(f"expected pictures ({kinds}) below {root}, found none")
     return found
@@ -155,6 +160,10 @@ def _files(root: Path) -> list[Path]:
         and not any(part.startswith(".") for part in path.relative_to(root).parts)
         and path.is_file()
     ]
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not _hidden(path)
 
 
 def _kind(member: tarfile.TarInfo) -> str:

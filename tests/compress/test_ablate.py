@@ -161,7 +161,7 @@ def test_an_unknown_ingredient_is_refused_with_where_to_look(folder):
 def test_the_command_prints_the_table_and_writes_every_score(folder, capsys, tmp_path):
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(tiny.plain_recipe(folder)))
-    out = tmp_path / "out" / "table.json"
+    out = tmp_path / "table.json"
 
     assert main(["ablate", str(path), "--only", "masks by Wanda", "--json", str(out)]) == 0
 

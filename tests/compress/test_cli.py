@@ -1,4 +1,5 @@
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -6,6 +7,7 @@ import sys
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
@@ -75,18 +77,20 @@ def test_evaluate_writes_what_scripts_rely_on(bundle, pictures, tmp_path, form, 
     if form == "repository":
         repository.publish(bundle, tmp_path / "models", "brightest", max_batch_size=4)
         model = tmp_path / "models" / "brightest"
-    report = tmp_path / "new folder" / "out.json"
+    report = tmp_path / "out.json"
 
     status = main(["evaluate", str(model), "--data", str(pictures), "--json", str(report)])
 
     assert status == 0
     damaged = str(pictures / "green" / "00.png")
     found = json.loads(report.read_text())
-    assert set(found) == {"top1", "top5", "images", "skipped"}
+    assert set(found) == {"top1", "top5", "images", "skipped", "runtime"}
     assert (found["top1"], found["top5"], found["images"]) == (7 / 8, 1.0, 8)
     assert list(found["skipped"]) == [damaged]
     said = capsys.readouterr().out
     assert "top-1 0.8750   top-5 1.0000   images 8" in said
+    assert found["runtime"].startswith(f"ONNX Runtime {onnxruntime.__version__}")
+    assert f"by {found['runtime']}" in said
     assert f"skipped {damaged}: " in said
 
 
@@ -134,7 +138,16 @@ def test_evaluate_refuses_a_card_of_another_number_of_classes(bundle, pictures, 
     ("text", "sentence"),
     [
         ("name: [", "is not YAML"),
-        ("name: x\nsed: 1\n", "sed: "),
+        ("name: x\nsed: 1\n", "sed: unknown key 'sed'; did you mean 'seed'?"),
+        (
+            "prune: {critrion: x}",
+            "prune.critrion: unknown key 'critrion'; did you mean 'criterion'?",
+        ),
+        (
+            "prune: {schedule: {learning_rat: 1}}",
+            "prune.schedule.learning_rat: unknown key 'learning_rat'; did you mean 'learning_rate'",
+        ),
+        ("name: x\nzzz: 1\n", "zzz: unknown key 'zzz'"),
     ],
 )
 def test_compress_refuses_a_bad_recipe_in_one_line(tmp_path, capsys, text, sentence):
@@ -179,6 +192,46 @@ def test_publish_refuses_a_bad_name_in_one_line(bundle, tmp_path, capsys):
 
     assert main(arguments) == 2
     assert "'../up'" in one_line(capsys)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "ablate", "bench", "count"])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_computed(
+    bundle, pictures, tmp_path, command, capsys
+):
+    given = {"evaluate": [str(bundle), "--data", str(pictures)], "ablate": ["any.yaml"]}
+
+    with pytest.raises(SystemExit) as caught:
+        main([command, *given.get(command, []), "--json", str(tmp_path / "no" / "out.json")])
+
+    assert caught.value.code == 2
+    assert f"make {tmp_path / 'no'} first" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
+def test_evaluate_given_the_folder_of_a_class_says_which_to_give(bundle, pictures, capsys):
+    assert main(["evaluate", str(bundle), "--data", str(pictures / "blue")]) == 2
+    assert "give the folder above" in one_line(capsys)
+
+
+def test_publishing_says_what_is_served_and_what_it_replaces(bundle, tmp_path, caplog):
+    command = ["publish", str(bundle), "--repository", str(tmp_path / "models"), "--name", "x"]
+    with caplog.at_level(logging.INFO):
+        assert main(command) == main(command) == 0
+        (bundle / "card.json").write_text(CARD.to_json().replace('"2:4"', '"dense"'))
+        assert main(command) == 0
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "x: version 1 is served from now on",
+        "x: version 1, which is served, holds the same; nothing is published",
+        "x: version 2 is served from now on and replaces version 1, which stays in its folder",
+    ]
+
+
+def test_publishing_a_folder_that_is_no_bundle_says_what_was_expected(tmp_path, capsys):
+    assert main(["publish", str(tmp_path), "--repository", str(tmp_path / "models")]) == 2
+    said = one_line(capsys)
+    assert f"a folder with model.onnx and card.json, at {tmp_path}, found no card.json" in said
+    assert "Errno" not in said
 
 
 @pytest.mark.parametrize("command", COMMANDS)

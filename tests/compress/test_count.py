@@ -14,7 +14,7 @@ from compress.count import Row, Table
 
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    path = tmp_path_factory.mktemp("count") / "new" / "count.json"
+    path = tmp_path_factory.mktemp("count") / "count.json"
     with contextlib.redirect_stdout(io.StringIO()) as shown:
         assert main(["count", "--json", str(path)]) == 0
     return shown.getvalue(), path
