@@ -128,8 +128,26 @@ def _rate(bits: int) -> float:
     return 1.0 if bits == _FLOAT_BITS else bits / _RATE_BITS
 
 
-def _scales(weight: torch.Tensor, block: int | None) -> int:
-    return weight.numel() // block if block else len(weight)
+def _layer(
+    network: nn.Module,
+    name: str,
+    macs: int,
+    pattern: Pattern | None,
+    bits: tuple[int, int],
+    blocks: Mapping[str, int],
+) -> LayerCost:
+    weight = network.get_parameter(f"{name}.weight")
+    weight_bits, input_bits = bits
+    scales = weight.numel() // blocks[name] if name in blocks else len(weight)
+    return LayerCost(
+        name=name,
+        parameters=weight.numel(),
+        scales=scales + (input_bits < _FLOAT_BITS),
+        macs=macs,
+        pattern=pattern,
+        weight_bits=weight_bits,
+        input_bits=input_bits,
+    )
 
 
 def cost(
@@ -157,17 +175,8 @@ def cost(
     flops = {module: sum(kinds.values()) for module, kinds in counter.get_flop_counts().items()}
     prefix = f"{type(network).__name__}."
     layers = [
-        LayerCost(
-            name=name,
-            parameters=network.get_parameter(f"{name}.weight").numel(),
-            scales=_scales(network.get_parameter(f"{name}.weight"), (blocks or {}).get(name))
-            + (input_bits < _FLOAT_BITS),
-            macs=flops[prefix + name] // 2,
-            pattern=patterns.get(name),
-            weight_bits=weight_bits,
-            input_bits=input_bits,
-        )
-        for name, (weight_bits, input_bits) in bits.items()
+        _layer(network, name, flops[prefix + name] // 2, patterns.get(name), widths, blocks or {})
+        for name, widths in bits.items()
     ]
     parameters = sum(parameter.numel() for parameter in network.parameters())
     in_layers = sum(layer.parameters for layer in layers)

@@ -139,20 +139,7 @@ def headline(run: Path) -> str:
 
 
 def _facts(outcome: Outcome, parity: Parity, run: Run) -> dict[str, Any]:
-    size = outcome.recipe.input
-    picture = torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8)
-    patterns = {layer.name: outcome.masks.pattern for layer in outcome.layers if layer.prune}
-    formats = layer_formats(outcome.dense.network, outcome.layers, outcome.recipe.quantize)
-    bits = {name: (form.weights.bits, form.activations.bits) for name, form in formats.items()}
-    blocks = {name: form.block_size for name, form in formats.items() if form.block_size}
-    total, costs = accounting.cost(
-        outcome.dense.network,
-        picture,
-        patterns,
-        bits,
-        blocks,
-        product_bits(outcome.recipe.quantize),
-    )
+    total, costs = _cost(outcome)
     model = run.folder / "bundle" / "model.onnx"
     quantize = outcome.recipe.quantize
     precision = shown(quantize.weights, quantize.activations)
@@ -200,6 +187,23 @@ def _facts(outcome: Outcome, parity: Parity, run: Run) -> dict[str, Any]:
             **{package: _version(package) for package in _PACKAGES},
         },
     }
+
+
+def _cost(outcome: Outcome) -> tuple[accounting.Cost, list[accounting.LayerCost]]:
+    size = outcome.recipe.input
+    picture = torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8)
+    patterns = {layer.name: outcome.masks.pattern for layer in outcome.layers if layer.prune}
+    formats = layer_formats(outcome.dense.network, outcome.layers, outcome.recipe.quantize)
+    bits = {name: (form.weights.bits, form.activations.bits) for name, form in formats.items()}
+    blocks = {name: form.block_size for name, form in formats.items() if form.block_size}
+    return accounting.cost(
+        outcome.dense.network,
+        picture,
+        patterns,
+        bits,
+        blocks,
+        product_bits(outcome.recipe.quantize),
+    )
 
 
 def _scores(result: Result) -> list[dict[str, float]]:

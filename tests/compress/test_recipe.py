@@ -206,7 +206,7 @@ def test_single_lines_can_be_changed_in_order(tmp_path):
         ("seed=[", "'seed=\\[' is not a YAML value"),
         (
             "prune.kriterion=magnitude",
-            "prune.kriterion: unknown key 'kriterion'; did you mean 'criterion'",
+            "unknown key 'kriterion'; did you mean 'criterion'",
         ),
     ],
 )
