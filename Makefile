@@ -6,7 +6,7 @@ PIP_VERSION := 26.3
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 HOST := 127.0.0.1
 PORT := 8000
-SOURCES := contract compress service tests
+SOURCES := contract compress service benchmarks tests
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fix test-plan test-system test-gpu bench constraints clean
@@ -73,7 +73,7 @@ constraints:  ## Resolve the pinned versions anew (needs uv).
 	uv pip compile --quiet --universal --python-version 3.10 --all-extras --group dev --group system \
 	  --constraint constraints.in --no-emit-index-url --no-header --no-annotate \
 	  pyproject.toml --output-file constraints.new
-	{ head -n 1 constraints.txt; grep -vE '^(nvidia-|cuda-|triton==)' constraints.new; } >constraints.tmp
+	{ head -n 1 constraints.txt; awk '!/^(nvidia-|cuda-|triton==)/ || /^nvidia-(ml-py|modelopt)==/' constraints.new; } >constraints.tmp
 	mv constraints.tmp constraints.txt && rm constraints.new
 
 clean:  ## Remove the environment and every run.

@@ -1,0 +1,1 @@
+"""Comparisons with other tools: what they need is never needed by the project itself."""
