@@ -22,7 +22,8 @@ What is taken from ModelOpt 0.47, as its documentation shows it and with its def
 - The guide's teacher after quantising is the original network; here too. It leaves rates and steps
   to the user; they are the recipe's.
 
-Each further contender changes what its name says; the last one changes four things at once.
+Each further contender changes what its name says. The last one is given twice the steps, because
+this project's criterion may take as long to choose and correct weights as many steps do.
 """
 
 from __future__ import annotations
@@ -249,7 +250,7 @@ def _theirs(work: stages.Work, dense: Classifier, name: str, *, restart: bool) -
     side = Side(
         sparse=_top1(sparse),
         quantized=_top1(quantized),
-        steps=sum(steps(work.recipe, work.task)),
+        steps=modelopt.steps,
         training_s=modelopt.training_s,
         whole_s=whole_s,
         processor_s=processor_s,
