@@ -34,7 +34,8 @@ class Contender:
 
     Args:
         masks: Mode of ``mts.sparsify``.
-        head: Whether the head may be pruned.
+        head: Whether the head may be pruned and is trained; if not it stays dense, and frozen where
+            the recipe freezes it.
         reduction: Of ``LogitsDistillationLoss``; "mean" divides by the number of classes as well.
         layer_norm: Whether the inputs of LayerNorm are rounded.
         quantize_first: Quantise right after pruning and do all steps then, instead of the steps of
@@ -54,7 +55,7 @@ CONTENDERS = {
     "ModelOpt": Contender(),
     "quantised before any step": Contender(quantize_first=True),
     "masks by SparseGPT": Contender(masks="sparsegpt"),
-    "head left dense": Contender(head=False),
+    "head as in the recipe": Contender(head=False),
     "loss not divided by classes": Contender(reduction="batchmean"),
     "LayerNorm reads float": Contender(layer_norm=False),
     "the last four at once": Contender(
@@ -166,7 +167,10 @@ class ByModelOpt:
         rules: dict[str, Any] = {"*": {}, "*lm_head*": None}
         if not self.settings.head:
             layers = stages.layers_of(self.work, self.student)
-            rules.update({layer.name: None for layer in layers if layer.role == "head"})
+            heads = [layer.name for layer in layers if layer.role == "head"]
+            rules.update(dict.fromkeys(heads))
+            for name in heads if self.work.recipe.distill.freeze_head else []:
+                self.student.get_submodule(name).requires_grad_(False)
         config: dict[str, Any] = {}
         if self.settings.masks == "sparsegpt":
             views = self.work.task.training_views(self.work.recipe.prune.calibration_images)

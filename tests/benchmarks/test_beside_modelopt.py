@@ -126,7 +126,7 @@ def test_both_sides_start_from_one_dense_network_and_do_the_same_steps(folder):
     assert [side["broken"] for side in sides.values()] == [0, 0, 0, 0]
     assert sides["quantised before any step"]["sparse"] == {}
     assert sides["masks by SparseGPT"]["sparse"].keys() == {"held out"}
-    # All Linears of two blocks and the head; the last contender leaves the head.
+    # All Linears of two blocks and the head; the last contender leaves the head as it is.
     assert sides["masks by SparseGPT"]["pruned"] == 13
     assert sides["and twice the steps"]["pruned"] == 12
     assert compared(recipe, *names) == table
