@@ -54,6 +54,7 @@ from compress.quantize import quantized_layers
 from compress.recipe import Recipe
 from compress.run import Run
 from compress.tasks.classify import Classification
+from compress.work import Work
 from contract.errors import ContractError
 
 OURS = "this project"
@@ -211,7 +212,7 @@ def _title(recipe: Recipe, seeds: int) -> str:
     )
 
 
-def _ours(work: stages.Work) -> Side:
+def _ours(work: Work) -> Side:
     whole = _Stopwatch()
     outcome = pipeline.networks(work)
     whole_s, processor_s = whole.read()
@@ -235,7 +236,7 @@ def _ours(work: stages.Work) -> Side:
     return _keep(work.run, side)
 
 
-def _theirs(work: stages.Work, dense: Classifier, name: str, *, restart: bool) -> Side:
+def _theirs(work: Work, dense: Classifier, name: str, *, restart: bool) -> Side:
     folder = work.run.folder.with_name(name.replace(" ", "-"))
     kept = None if restart else _kept(folder)
     made = (work.recipe.digest(), CONTENDERS[name], metadata.version("nvidia-modelopt"))

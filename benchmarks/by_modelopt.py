@@ -26,6 +26,7 @@ from compress.recipe import Recipe, Schedule
 from compress.run import Run
 from compress.tasks.classify import Classification
 from compress.train import Stage, total_steps, train
+from compress.work import Work
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class ByModelOpt:
         settings: How ModelOpt is used.
     """
 
-    def __init__(self, work: stages.Work, run: Run, dense: Classifier, settings: Contender) -> None:
+    def __init__(self, work: Work, run: Run, dense: Classifier, settings: Contender) -> None:
         import modelopt.torch.distill as mtd  # noqa: PLC0415
         import modelopt.torch.quantization as mtq  # noqa: PLC0415
         import modelopt.torch.sparsity as mts  # noqa: PLC0415

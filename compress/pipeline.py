@@ -13,6 +13,7 @@ from compress.recipe import Recipe
 from compress.run import Run
 from compress.tasks.classify import Classification
 from compress.tracking import Tracker
+from compress.work import Work
 
 
 def compress(recipe: Recipe, *, restart: bool = False) -> Path | None:
@@ -49,7 +50,7 @@ def compress(recipe: Recipe, *, restart: bool = False) -> Path | None:
     )
 
 
-def prepare(recipe: Recipe, processes: Processes, *, restart: bool = False) -> stages.Work:
+def prepare(recipe: Recipe, processes: Processes, *, restart: bool = False) -> Work:
     """Open the run's folder and the pictures.
 
     Raises:
@@ -66,10 +67,10 @@ def prepare(recipe: Recipe, processes: Processes, *, restart: bool = False) -> s
     config = {"recipe": recipe.name, "digest": recipe.digest(), "seed": recipe.seed}
     trackers = recipe.trackers if processes.main else ()
     tracker = Tracker(trackers, run.folder, recipe.name, config)
-    return stages.Work(recipe, run, task, processes, tracker)
+    return Work(recipe, run, task, processes, tracker)
 
 
-def networks(work: stages.Work) -> report.Outcome:
+def networks(work: Work) -> report.Outcome:
     """Make the three networks, or take those that the run's folder holds."""
     try:
         dense = stages.dense_teacher(work)

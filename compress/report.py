@@ -25,8 +25,8 @@ from compress.prune import Masks
 from compress.quantize import quantized_layers
 from compress.recipe import Recipe
 from compress.run import Run, write_atomically
-from compress.stages import Result
 from compress.tasks.classify import Classification
+from compress.work import Result
 from contract.card import Accuracy, ModelCard, Precision
 
 _TEMPLATES = Path(__file__).with_name("templates")

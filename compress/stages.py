@@ -11,7 +11,6 @@ import dataclasses
 import itertools
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ from compress.evaluate import Score, torch_scorer
 from compress.mask_schedule import MovingMasks
 from compress.networks import FAMILIES
 from compress.networks.network import Classifier, Layer, input_size
-from compress.parallel import Processes, freeze_idle
+from compress.parallel import freeze_idle
 from compress.permute import PERMUTED, gained, permute_channels
 from compress.placement import place_quantizers
 from compress.progress import Progress, progress
@@ -35,10 +34,8 @@ from compress.prune import PATTERNS, Masks, magnitude_masks
 from compress.quantize import switch_on
 from compress.recipe import Recipe, Schedule
 from compress.reconstruct import Cut, corrected_rows, prune_layerwise, strongest_rows
-from compress.run import Run
-from compress.tasks.classify import Classification
-from compress.tracking import Tracker
 from compress.train import History, Stage, checkpoint_name, total_steps, train
+from compress.work import Result, Work
 from contract.cpu import lacks_bfloat16
 
 _LOG = logging.getLogger(__name__)
@@ -48,45 +45,6 @@ _CUTS: dict[str, Cut] = {
     "reconstruct": corrected_rows,
     "admm": optimal_rows,
 }
-
-
-@dataclass(frozen=True)
-class Work:
-    """What every stage needs.
-
-    Args:
-        recipe: What to do.
-        run: Where results and checkpoints are.
-        task: Pictures, labels, metric.
-        processes: That train together; each on its device.
-        tracker: Shows metrics while they happen.
-    """
-
-    recipe: Recipe
-    run: Run
-    task: Classification
-    processes: Processes = field(default_factory=Processes)
-    tracker: Tracker | None = None
-
-    @property
-    def device(self) -> torch.device:
-        """Where networks are trained."""
-        return self.processes.device
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one stage made.
-
-    Args:
-        network: In evaluation mode.
-        scores: On every held-out folder.
-        history: Of its training; empty where there was none.
-    """
-
-    network: Classifier
-    scores: dict[str, Score]
-    history: History = field(default_factory=History)
 
 
 def dense_teacher(work: Work) -> Result:

@@ -21,8 +21,9 @@ from compress.pipeline import compress
 from compress.prune import TWO_OF_FOUR
 from compress.reconstruct import prune_layerwise, strongest_rows
 from compress.run import Run
-from compress.stages import Work, feature_layers
+from compress.stages import feature_layers
 from compress.tasks.classify import Classification
+from compress.work import Work
 from tests.compress import tiny
 
 VIT: dict[str, Any] = {

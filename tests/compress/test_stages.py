@@ -12,8 +12,8 @@ from compress.distill import hard_loss, layer_weights, soft_loss
 from compress.errors import RecipeError
 from compress.quantize import activation_quantizers
 from compress.run import Run
-from compress.stages import Result, Work
 from compress.tasks.classify import Classification
+from compress.work import Result, Work
 from tests.compress import tiny
 
 # So slow that the student stays what it is: the record then says what it was compared with.

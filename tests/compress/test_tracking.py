@@ -60,10 +60,11 @@ def test_the_steps_of_a_run_never_go_back_from_one_stage_to_the_next(folder):
 
     pipeline.networks(pipeline.prepare(recipe, launched()))
 
-    # Twelve pictures in batches of four, twice: six steps a stage, a look after three.
+    # Twelve pictures in batches of four, twice: six steps a stage, looked at before and after three.
     found = scalars(recipe.run, "tiny")
     names = [f"{stage}/held out" for stage in STAGES]
-    assert [[step for step, _ in found[name]] for name in names] == [[3, 6], [9, 12], [15, 18]]
+    steps = [[step for step, _ in found[name]] for name in names]
+    assert steps == [[0, 3, 6], [6, 9, 12], [12, 15, 18]]
 
 
 @pytest.mark.parametrize(
