@@ -60,7 +60,7 @@ def test_the_steps_of_a_run_never_go_back_from_one_stage_to_the_next(folder):
 
     pipeline.networks(pipeline.prepare(recipe, launched()))
 
-    # Twelve pictures in batches of four, twice: six steps a stage, looked at before and after three.
+    # Twelve pictures in batches of four, twice: six steps a stage, looked at first and every three.
     found = scalars(recipe.run, "tiny")
     names = [f"{stage}/held out" for stage in STAGES]
     steps = [[step for step, _ in found[name]] for name in names]
