@@ -156,7 +156,7 @@ def _files(root: Path) -> list[Path]:
     return [
         path
         for path in sorted(root.rglob("*"))
-        if (path.suffix.lower() in SUFFIXES or path.suffix.lower() == _SHARD)
+        if path.suffix.lower() in {*SUFFIXES, _SHARD}
         and not any(part.startswith(".") for part in path.relative_to(root).parts)
         and path.is_file()
     ]
