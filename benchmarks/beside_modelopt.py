@@ -6,7 +6,7 @@
 One process makes, for each seed, first this project's networks by compress.pipeline as it is, then
 ModelOpt's from the same dense network. ModelOpt's are trained by the same compress.train: the same
 batches and augmentation in the same order, optimiser, rates, autocast and number of steps. The same
-scorer scores all of them. Nothing is evaluated while steps are timed.
+scorer scores all of them, before and after each part; nothing is evaluated while steps are timed.
 
 What is taken from ModelOpt 0.47, as its documentation shows it and with its defaults:
 
@@ -297,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, or 2 after one line that says what was wrong and what to do.
     """
     parsed = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         recipe = recipe_file.load(parsed.recipe, parsed.set)
         if parsed.steps:

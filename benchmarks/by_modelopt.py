@@ -94,6 +94,10 @@ def schedules(recipe: Recipe) -> tuple[Schedule, Schedule]:
         raise RecipeError(f"expected a recipe for 2:4 int8/int8, which ModelOpt makes, got {made}")
     if prune.schedule is None or quantize.schedule is None:
         raise RecipeError("equal steps need both prune.schedule and quantize.schedule, one is null")
+    if prune.schedule.weight_decay or quantize.schedule.weight_decay:
+        # What ModelOpt's masked layers call their weight is no parameter, so the optimiser would
+        # decay this project's alone.
+        raise RecipeError("expected weight_decay: 0 in both schedules, which both sides can follow")
     return prune.schedule, quantize.schedule
 
 
@@ -207,12 +211,20 @@ class ByModelOpt:
             term = student.compute_kd_loss(None if labels is None else hard_loss(logits, labels))
             return Losses(term, {"distillation": term.detach()}, {})
 
+        def score() -> dict[str, float]:
+            with student.only_student_forward():
+                scores = work.task.evaluate(torch_scorer(student), f"ModelOpt {part}")
+            return {data: found.top1 for data, found in scores.items()}
+
         stage = Stage(
             name=f"ModelOpt {part}",
             network=student,
             loss=loss,
             batches=lambda first: work.task.batches(schedule, first),
             steps_per_epoch=work.task.steps_per_epoch(schedule),
+            score=score,
+            seed=work.recipe.seed,
+            dropout=False,
         )
         history = train(stage, schedule, self.run, work.recipe.checkpoint_every_s)
         self.steps += count

@@ -47,6 +47,7 @@ def test_where_modelopt_is_absent_one_line_says_how_to_install_it(
         ("quantize.weights", "int4", "got 2:4 int4/int8"),
         ("prune.schedule", None, "equal steps"),
         ("quantize.schedule", None, "equal steps"),
+        ("quantize.schedule.weight_decay", 0.1, "weight_decay: 0"),
     ],
 )
 def test_a_recipe_that_modelopt_cannot_follow_is_refused(folder, change, value, complaint):
