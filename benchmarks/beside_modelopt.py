@@ -47,7 +47,7 @@ from benchmarks.by_modelopt import CONTENDERS, ByModelOpt, require_modelopt, sch
 from compress import latency, pipeline, recipe_file, stages
 from compress.errors import CompressError, RecipeError
 from compress.evaluate import Score
-from compress.networks.network import Classifier
+from compress.networks.network import Network
 from compress.parallel import launched
 from compress.prune import TWO_OF_FOUR
 from compress.quantize import quantized_layers
@@ -236,7 +236,7 @@ def _ours(work: Work) -> Side:
     return _keep(work.run, side)
 
 
-def _theirs(work: Work, dense: Classifier, name: str, *, restart: bool) -> Side:
+def _theirs(work: Work, dense: Network, name: str, *, restart: bool) -> Side:
     folder = work.run.folder.with_name(name.replace(" ", "-"))
     kept = None if restart else _kept(folder)
     made = (work.recipe.digest(), CONTENDERS[name], metadata.version("nvidia-modelopt"))
@@ -273,7 +273,7 @@ class _Stopwatch:
 
 
 def _top1(scores: dict[str, Score]) -> dict[str, float]:
-    return {data: score.top1 for data, score in scores.items()}
+    return {data: score.main for data, score in scores.items()}
 
 
 def _kept(folder: Path) -> Side | None:

@@ -17,14 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from compress import stages
+from compress.criteria.classify import hard_loss
 from compress.data.folder import Batch
-from compress.distill import Losses, hard_loss
+from compress.distill import Losses
 from compress.errors import CompressError, RecipeError
-from compress.evaluate import Score, torch_scorer
-from compress.networks.network import Classifier
+from compress.evaluate import Score, torch_asked
+from compress.networks.network import Network
 from compress.recipe import Recipe, Schedule
 from compress.run import Run
-from compress.tasks.classify import Classification
+from compress.tasks.task import Task
 from compress.train import Stage, total_steps, train
 from compress.work import Work
 
@@ -101,7 +102,7 @@ def schedules(recipe: Recipe) -> tuple[Schedule, Schedule]:
     return prune.schedule, quantize.schedule
 
 
-def steps(recipe: Recipe, task: Classification) -> tuple[int, int]:
+def steps(recipe: Recipe, task: Task) -> tuple[int, int]:
     """Return the optimiser steps of stages 1 and 2."""
     first, second = schedules(recipe)
     return (
@@ -120,7 +121,7 @@ class ByModelOpt:
         settings: How ModelOpt is used.
     """
 
-    def __init__(self, work: Work, run: Run, dense: Classifier, settings: Contender) -> None:
+    def __init__(self, work: Work, run: Run, dense: Network, settings: Contender) -> None:
         import modelopt.torch.distill as mtd  # noqa: PLC0415
         import modelopt.torch.quantization as mtq  # noqa: PLC0415
         import modelopt.torch.sparsity as mts  # noqa: PLC0415
@@ -207,14 +208,15 @@ class ByModelOpt:
 
         def loss(forward: nn.Module, batch: Batch, step: int) -> Losses:
             images, labels = work.task.inputs(batch, step, work.device)
+            assert labels is None or isinstance(labels, Tensor)  # noqa: S101 - it classifies
             logits = forward(images)
             term = student.compute_kd_loss(None if labels is None else hard_loss(logits, labels))
             return Losses(term, {"distillation": term.detach()}, {})
 
         def score() -> dict[str, float]:
             with student.only_student_forward():
-                scores = work.task.evaluate(torch_scorer(student), f"ModelOpt {part}")
-            return {data: found.top1 for data, found in scores.items()}
+                scores = work.task.evaluate(torch_asked(student), f"ModelOpt {part}")
+            return {data: found.main for data, found in scores.items()}
 
         stage = Stage(
             name=f"ModelOpt {part}",
@@ -232,7 +234,7 @@ class ByModelOpt:
         self.student = self.mtd.export(student)
 
     def _scores(self, part: str) -> dict[str, Score]:
-        return self.work.task.evaluate(torch_scorer(self.student.eval()), f"ModelOpt {part}")
+        return self.work.task.evaluate(torch_asked(self.student.eval()), f"ModelOpt {part}")
 
     def _shows(self, batches: list[Tensor]) -> Callable[[nn.Module], None]:
         def show(network: nn.Module) -> None:

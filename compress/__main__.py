@@ -96,20 +96,19 @@ def _ablate(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    import dataclasses  # noqa: PLC0415
     import json  # noqa: PLC0415
 
     from compress import bundles, evaluate  # noqa: PLC0415
 
     model, card = bundles.find(arguments.model)
     images = evaluate.evaluation_images(arguments.data, card)
-    scorer = evaluate.onnx_scorer(model, classes=len(card.labels))
-    score = evaluate.evaluate(scorer, images, "evaluating")
+    ask = evaluate.onnx_asked(model, classes=len(card.labels))
+    score = evaluate.evaluate(ask, images, evaluate.TopFive(), "evaluating")
     runtime = evaluate.reference()
-    summary = {**dataclasses.asdict(score), "runtime": runtime}
+    summary = {**score.plain(), "runtime": runtime}
     if arguments.json:
         arguments.json.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    print(f"top-1 {score.top1:.4f}   top-5 {score.top5:.4f}   images {score.images}")
+    print(score.text())
     print(f"by {runtime}")
     for path, reason in score.skipped.items():
         print(f"skipped {path}: {reason}")

@@ -267,7 +267,7 @@ def _scores(
     processes.wait()
     outcome = pipeline.networks(work)
     scores = {
-        name: {data: score.top1 for data, score in result.scores.items()}
+        name: {data: score.main for data, score in result.scores.items()}
         for name, result in outcome.stages.items()
     }
     if processes.main:
@@ -284,8 +284,8 @@ def _share(first: Path, one: Recipe, stage: int) -> None:
 
 
 def _add(found: dict[str, list[float]], scores: dict[str, float]) -> None:
-    for data, top1 in scores.items():
-        found.setdefault(data, []).append(top1)
+    for data, value in scores.items():
+        found.setdefault(data, []).append(value)
 
 
 def _median(values: list[float]) -> float:

@@ -15,7 +15,7 @@ from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from compress.formats import FP8, NumberFormat
-from compress.networks.network import Classifier
+from compress.networks.network import Network
 from compress.quantize import ActivationQuantizer
 
 _QUANTIZED = "gpusq_quantized"
@@ -44,7 +44,7 @@ class ProductQuantizers(nn.Module):
 
 
 def quantize_attention(
-    network: Classifier, modules: Iterable[str], learned: bool, form: NumberFormat
+    network: Network, modules: Iterable[str], learned: bool, form: NumberFormat
 ) -> None:
     """Round the inputs of both products in the named attentions.
 

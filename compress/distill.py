@@ -1,7 +1,7 @@
 """The mixed knowledge distillation of GPUSQ-ViT, for both stages.
 
 ``L = alpha * hard + beta * soft + gamma * feature``: the label, the teacher's logits, and the
-teacher's late feature maps on samples where both predict the same class.
+teacher's late feature maps on samples where both predict the same.
 
 Source: Yu et al., CVPR 2023, arXiv:2305.10727. docs/method.md says what is known of its loss, from
 where, and what is taken where nothing is known.
@@ -18,22 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compress.networks.network import captured_outputs
+from compress.criteria.criterion import Criterion, Raw, as_float
+from compress.networks.network import Network, captured_outputs
 from compress.parallel import Processes
-
-
-def hard_loss(student_logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy of [b, k] logits against [b] class indices."""
-    return F.cross_entropy(student_logits, labels)
-
-
-def soft_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Return ``KL(teacher || student)`` of [b, k] logits, averaged over the batch."""
-    student = F.log_softmax(student_logits / temperature, dim=-1)
-    teacher = F.log_softmax(teacher_logits / temperature, dim=-1)
-    divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-    # Soft-target gradients shrink as 1/T^2; restore their weight against the hard loss.
-    return divergence * temperature**2
 
 
 def feature_loss(
@@ -47,9 +34,9 @@ def feature_loss(
     Args:
         student_map: [b, ..., channels].
         teacher_map: The same shape.
-        counted: [b] bool, the samples to compare.
-        total: To divide by, where other processes hold a part of the batch; the number of counted
-            samples, at least 1, if not given.
+        counted: [b], how much each sample counts, 0 to 1.
+        total: To divide by, where other processes hold a part of the batch; the sum of
+            ``counted``, at least 1, if not given.
 
     Returns:
         Scalar; zero when no sample is counted.
@@ -120,55 +107,59 @@ class MixedDistillation:
         teacher: Frozen and in evaluation mode from here on.
         student: To train.
         weights: Of the terms; its ``layers`` names the modules that are compared.
+        criterion: Compares what the two give.
         processes: That hold a part of each batch.
     """
 
     def __init__(
         self,
-        teacher: nn.Module,
-        student: nn.Module,
+        teacher: Network,
+        student: Network,
         weights: Weights,
+        criterion: Criterion,
         processes: Processes | None = None,
     ) -> None:
         self.teacher = teacher.eval().requires_grad_(False)
         self.student = student
         self.weights = weights
+        self.criterion = criterion
         self.processes = processes or Processes()
 
     def __call__(
-        self, images: Tensor, labels: Tensor | None, forward: nn.Module | None = None
+        self, images: Tensor, targets: Raw | None, forward: nn.Module | None = None
     ) -> Losses:
         """Compare the two networks on one batch.
 
         Args:
             images: [b, h, w, 3].
-            labels: [b]; None takes the teacher's predictions.
+            targets: As the criterion takes them; None takes the teacher's predictions.
             forward: What to call in the student's place, such as its wrapper that averages
                 gradients over processes.
         """
         compared = list(self.weights.layers) if self.weights.feature else []
         with captured_outputs(self.teacher, compared) as teacher_maps, torch.no_grad():
-            teacher_logits = self.teacher(images).float()
+            taught = as_float(self.teacher(images))
         with captured_outputs(self.student, compared) as student_maps:
-            student_logits = (forward or self.student)(images).float()
-        predicted = teacher_logits.argmax(dim=-1)
-        counted = predicted == student_logits.argmax(dim=-1)
+            came = as_float((forward or self.student)(images, self.teacher.hint(taught)))
+        counted = self.criterion.agreement(came, taught).detach()
         if not self.weights.agree_only:
             counted = torch.ones_like(counted)
         # The mean over all processes' samples, once gradients are averaged over processes.
-        total = self.processes.mean(counted.sum().float()).clamp(min=1 / self.processes.count)
+        count = self.processes.mean(counted.sum()).clamp(min=1 / self.processes.count)
         layers = {
-            name: feature_loss(student_maps[name], teacher_maps[name], counted, total)
+            name: feature_loss(student_maps[name], teacher_maps[name], counted, count)
             for name in compared
         }
+        labels = self.criterion.predicted(taught) if targets is None else targets
+        soft = self.criterion.soft(came, taught, self.weights.temperature)
         terms = {
-            "hard": hard_loss(student_logits, predicted if labels is None else labels),
-            "soft": soft_loss(student_logits, teacher_logits, self.weights.temperature),
-            "feature": self._feature_term(layers, student_logits),
+            "hard": self.criterion.hard(came, labels),
+            "soft": soft,
+            "feature": self._feature_term(layers, soft),
         }
         total = sum(
             (getattr(self.weights, name) * term for name, term in terms.items()),
-            start=student_logits.new_zeros(()),
+            start=soft.new_zeros(()),
         )
         return Losses(total, _detached(terms), _detached(layers))
 

@@ -1,19 +1,20 @@
-"""How often a network is right: top-1 and top-5, of a torch network or of an exported one."""
+"""How right a network is: of a torch network or of an exported one, by its task's metric."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
-from compress.data.folder import ImageFolder, chosen_batches
+from compress.criteria.criterion import as_float
+from compress.data.folder import Batch, ImageFolder, chosen_batches
 from compress.errors import DataError, PlanError
+from compress.networks.network import Network
 from compress.parallel import Processes
 from compress.progress import progress
 
@@ -21,39 +22,96 @@ if TYPE_CHECKING:
     from contract.card import ModelCard
 
 _BATCH = 32
-# uint8 [b, h, w, 3] -> scores [b, k], of any scale that ranks the classes.
-Scorer = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+# What a network answers, by the names of the graph contract.
+Answers = Mapping[str, npt.NDArray[Any]]
+# uint8 [b, h, w, 3] -> answers.
+Asked = Callable[[npt.NDArray[np.uint8]], Answers]
+# As people read them.
+METRICS = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "mean_iou": "mean IoU",
+    "pixel_accuracy": "pixel accuracy",
+    "box_ap": "box AP",
+    "box_ap50": "box AP50",
+    "box_ap75": "box AP75",
+    "mask_ap": "mask AP",
+    "mask_ap50": "mask AP50",
+    "mask_ap75": "mask AP75",
+}
 
 
 @dataclass(frozen=True)
 class Score:
-    """What one network scored on one folder.
+    """What one network scored on one data set.
 
     Args:
-        top1: Share of pictures whose best class is right.
-        top5: Share of pictures whose class is among the best five.
+        values: Fractions by metric; the first one is what networks are compared by.
         images: Pictures scored.
         skipped: Pictures that could not be decoded, with the reason.
     """
 
-    top1: float
-    top5: float
+    values: dict[str, float]
     images: int
     skipped: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def metric(self) -> str:
+        """Name what networks are compared by."""
+        return next(iter(self.values))
+
+    @property
+    def main(self) -> float:
+        """Return what networks are compared by."""
+        return self.values[self.metric]
+
+    def plain(self) -> dict[str, Any]:
+        """Return everything for a program."""
+        return {**self.values, "images": self.images, "skipped": self.skipped}
+
+    def text(self) -> str:
+        """Return every metric in one line."""
+        found = [f"{METRICS[name]} {value:.4f}" for name, value in self.values.items()]
+        return "   ".join([*found, f"images {self.images}"])
+
+
+class Metric(Protocol):
+    """Scores answers in two steps, so that processes can share the first."""
+
+    def of(self, answers: Answers, batch: Batch) -> list[Any]:
+        """Return what one batch contributes, one entry a picture."""
+
+    def values(self, found: list[Any]) -> dict[str, float]:
+        """Return the metrics of all entries, the one that networks are compared by first."""
+
+
+class TopFive:
+    """Top-1 and top-5 accuracy of ``scores`` [b, k]."""
+
+    def of(self, answers: Answers, batch: Batch) -> list[int]:
+        """Return how many classes come before the right one."""
+        return _ranks(answers["scores"], batch.labels.numpy())
+
+    def values(self, found: list[int]) -> dict[str, float]:
+        """Return the share of pictures whose class is the best, and among the best five."""
+        first, five = np.mean([r == 0 for r in found]), np.mean([r < 5 for r in found])
+        return {"top1": float(first), "top5": float(five)}
+
 
 def evaluate(
-    score: Scorer,
+    ask: Asked,
     images: ImageFolder,
+    metric: Metric,
     what: str,
     processes: Processes | None = None,
     workers: int = 0,
 ) -> Score:
-    """Score every picture of a labelled folder.
+    """Score every picture of a labelled data set.
 
     Args:
-        score: The network.
+        ask: The network.
         images: Labelled, without augmentation.
+        metric: Of its task.
         what: Shown at the progress bar.
         processes: That share the work; each gets the whole result.
         workers: That decode the pictures of each process; 0 decodes in the process itself.
@@ -62,42 +120,41 @@ def evaluate(
         DataError: Not one picture could be decoded.
     """
     processes = processes or Processes()
-    found: list[int] = []
+    found: list[Any] = []
     unread: list[tuple[str, str]] = []
     share = range(processes.rank, len(images), processes.count)
     with progress(what, len(share), "image", leave=False, quiet=not processes.main) as bar:
         for batch in chosen_batches(images, _BATCH, share, workers):
             unread.extend(batch.skipped)
-            bar.update(len(batch.labels) + len(batch.skipped))
-            if len(batch.labels):
-                scores = score(batch.images.numpy())
-                found.extend(_ranks(scores, batch.labels.numpy()))
-    ranks = processes.gathered(found)
+            bar.update(len(batch.images) + len(batch.skipped))
+            if len(batch.images):
+                found.extend(metric.of(ask(batch.images.numpy()), batch))
+    everything = processes.gathered(found)
     skipped = dict(processes.gathered(unread))
-    if not ranks:
+    if not everything:
         raise DataError(f"none of the {len(images)} pictures could be decoded: {skipped}")
-    first, five = np.mean([r == 0 for r in ranks]), np.mean([r < 5 for r in ranks])
-    return Score(float(first), float(five), len(ranks), skipped)
+    return Score(metric.values(everything), len(everything), skipped)
 
 
-def torch_scorer(network: nn.Module) -> Scorer:
-    """Score with a torch network, in float32."""
+def torch_asked(network: Network) -> Asked:
+    """Ask a torch network, in float32."""
     device = next(network.parameters()).device
 
-    def score(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def ask(images: npt.NDArray[np.uint8]) -> Answers:
         with torch.inference_mode():
-            logits = network(torch.from_numpy(images).to(device))
-        return np.asarray(logits.float().cpu())
+            raw = as_float(network(torch.from_numpy(images).to(device)))
+            answers = network.answer(raw)
+        return {name: value.cpu().numpy() for name, value in answers.items()}
 
-    return score
+    return ask
 
 
-def onnx_scorer(model: Path, classes: int | None = None) -> Scorer:
-    """Score with an exported network in ONNX Runtime, the reference.
+def onnx_asked(model: Path, classes: int | None = None) -> Asked:
+    """Ask an exported network in ONNX Runtime, the reference.
 
     Args:
         model: The ONNX file.
-        classes: How many its card names; None does not ask.
+        classes: How many its card names, where its outputs tell; None does not ask.
 
     Raises:
         PlanError: Not a graph that ONNX Runtime takes, or one of another number of classes.
@@ -114,21 +171,22 @@ def onnx_scorer(model: Path, classes: int | None = None) -> Scorer:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except (faults.Fail, faults.InvalidProtobuf, faults.InvalidGraph) as error:
         raise PlanError(f"ONNX Runtime cannot read {model}: {error}") from error
+    names = [output.name for output in session.get_outputs()]
     scored = session.get_outputs()[0].shape[-1]
-    if classes not in (None, scored):
+    if names == ["scores"] and classes not in (None, scored):
         raise PlanError(
             f"{model} tells {scored} classes apart, its card names {classes}. "
             "Export graph and card together."
         )
 
-    def score(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        return np.asarray(session.run(["scores"], {"image": images})[0])
+    def ask(images: npt.NDArray[np.uint8]) -> Answers:
+        return dict(zip(names, session.run(names, {"image": images}), strict=True))
 
-    return score
+    return ask
 
 
 def reference() -> str:
-    """Name what :func:`onnx_scorer` scores with."""
+    """Name what :func:`onnx_asked` asks."""
     import onnxruntime  # noqa: PLC0415
 
     return f"ONNX Runtime {onnxruntime.__version__}, the reference, which computes in float"

@@ -11,7 +11,7 @@ from compress.parallel import Processes
 from compress.plan import repository
 from compress.recipe import Recipe
 from compress.run import Run
-from compress.tasks.classify import Classification
+from compress.tasks import TASKS
 from compress.tracking import Tracker
 from compress.work import Work
 
@@ -63,7 +63,7 @@ def prepare(recipe: Recipe, processes: Processes, *, restart: bool = False) -> W
     torch.manual_seed(recipe.seed)
     with processes.main_first():
         run = Run(recipe.run, recipe.digest(), restart=restart and processes.main)
-    task = Classification(recipe, processes)
+    task = TASKS[recipe.task](recipe, processes)
     config = {"recipe": recipe.name, "digest": recipe.digest(), "seed": recipe.seed}
     trackers = recipe.trackers if processes.main else ()
     tracker = Tracker(trackers, run.folder, recipe.name, config)

@@ -9,7 +9,7 @@ from torch import nn
 from compress.attention import quantize_attention
 from compress.errors import RecipeError
 from compress.formats import FLOAT32, FORMATS, INT8, NumberFormat
-from compress.networks.network import Classifier, Layer
+from compress.networks.network import Layer, Network
 from compress.quantize import LayerFormats, insert_quantizers
 from compress.recipe import Quantize
 
@@ -18,7 +18,7 @@ _ADDED = ("attention output", "FFN out")
 _FIRST_AND_LAST = ("patch embedding", "head")
 
 
-def place_quantizers(network: Classifier, layers: list[Layer], settings: Quantize) -> None:
+def place_quantizers(network: Network, layers: list[Layer], settings: Quantize) -> None:
     """Put quantisers into a network as the recipe says.
 
     Args:

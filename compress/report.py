@@ -15,17 +15,18 @@ import torch
 
 from compress import accounting, charts, findings, latency
 from compress.distill import layer_weights
-from compress.export import Parity
+from compress.evaluate import METRICS
 from compress.formats import shown
 from compress.networks import left
 from compress.networks.network import Layer
+from compress.parity import Parity
 from compress.permute import PERMUTED, gained
 from compress.placement import layer_formats, product_bits
 from compress.prune import Masks
 from compress.quantize import quantized_layers
 from compress.recipe import Recipe
 from compress.run import Run, write_atomically
-from compress.tasks.classify import Classification
+from compress.tasks.task import Task
 from compress.work import Result
 from contract.card import Accuracy, ModelCard, Precision
 
@@ -50,7 +51,7 @@ class Outcome:
     """
 
     recipe: Recipe
-    task: Classification
+    task: Task
     layers: list[Layer]
     masks: Masks
     dense: Result
@@ -70,9 +71,9 @@ def card(outcome: Outcome) -> ModelCard:
         Accuracy(
             data=data,
             images=outcome.quantized.scores[data].images,
-            teacher=outcome.dense.scores[data].top1,
-            sparse=outcome.sparse.scores[data].top1,
-            quantized=outcome.quantized.scores[data].top1,
+            teacher=outcome.dense.scores[data].main,
+            sparse=outcome.sparse.scores[data].main,
+            quantized=outcome.quantized.scores[data].main,
         )
         for data in outcome.task.held_out
     )
@@ -123,19 +124,21 @@ def headline(run: Path) -> str:
     """Say in one line what the report in a run's folder found."""
     facts = json.loads((run / "report.json").read_text(encoding="utf-8"))
     row, pattern = facts["accuracy"][0], facts["recipe"]["prune"]["pattern"]
+    metric = next(iter(facts["metrics"]))
     names = {
         "dense": "dense",
         "sparse": pattern,
         "quantized": f"{pattern} + {facts['precision']}",
     }
     scores = " -> ".join(
-        f"{name} {100 * row[stage]['top1']:.1f} %" for stage, name in names.items()
+        f"{name} {100 * row[stage][metric]:.1f} %" for stage, name in names.items()
     )
     before, after = (facts["file_bytes"][name] / 1e3 for name in ("dense", "quantized"))
     unit, scale = ("kB", 1.0) if before < 1e3 else ("MB", 1e3)
     digits = 0 if scale == 1.0 else 1
     sizes = f"{before / scale:.{digits}f} -> {after / scale:.{digits}f} {unit}"
-    return f"{scores} on {row['data']}; {sizes}"
+    what = "" if metric == "top1" else f"{facts['metrics'][metric]} "
+    return f"{what}{scores} on {row['data']}; {sizes}"
 
 
 def _facts(outcome: Outcome, parity: Parity, run: Run) -> dict[str, Any]:
@@ -146,6 +149,7 @@ def _facts(outcome: Outcome, parity: Parity, run: Run) -> dict[str, Any]:
     return {
         "name": outcome.recipe.name,
         "description": outcome.recipe.description,
+        "metrics": {name: METRICS[name] for name in _values(outcome)},
         "accuracy": _accuracy(outcome),
         "cost": dataclasses.asdict(total),
         "file_bytes": {
@@ -207,20 +211,21 @@ def _cost(outcome: Outcome) -> tuple[accounting.Cost, list[accounting.LayerCost]
 
 
 def _scores(result: Result) -> list[dict[str, float]]:
-    """Return top-1 while a stage was trained, and at its end."""
+    """Return what a stage scored while it was trained, and at its end."""
     last = result.history.points[-1]["step"]
     seen = [score for score in result.history.scores if score["step"] < last]
-    return [*seen, {"step": last, **{data: one.top1 for data, one in result.scores.items()}}]
+    return [*seen, {"step": last, **{data: one.main for data, one in result.scores.items()}}]
+
+
+def _values(outcome: Outcome) -> dict[str, float]:
+    return next(iter(outcome.quantized.scores.values())).values
 
 
 def _accuracy(outcome: Outcome) -> list[dict[str, Any]]:
     return [
         {
             "data": data,
-            **{
-                name: dataclasses.asdict(result.scores[data])
-                for name, result in outcome.stages.items()
-            },
+            **{name: result.scores[data].plain() for name, result in outcome.stages.items()},
         }
         for data in outcome.task.held_out
     ]

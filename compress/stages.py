@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from compress.admm import optimal_rows
 from compress.attention import prefer_products
 from compress.calibrate import calibrate
+from compress.criteria.criterion import as_float
 from compress.data.folder import Batch
-from compress.distill import Losses, MixedDistillation, Weights, hard_loss, layer_weights
+from compress.distill import Losses, MixedDistillation, Weights, layer_weights
 from compress.errors import RecipeError
-from compress.evaluate import Score, torch_scorer
+from compress.evaluate import Score, torch_asked
 from compress.mask_schedule import MovingMasks
 from compress.networks import FAMILIES
-from compress.networks.network import Classifier, Layer, input_size
+from compress.networks.network import Family, Layer, Network, input_size
 from compress.parallel import freeze_idle
 from compress.permute import PERMUTED, gained, permute_channels
 from compress.placement import place_quantizers
@@ -58,11 +59,13 @@ def dense_teacher(work: Work) -> Result:
     if work.recipe.teacher is None:
         return _finish(work, "teacher", network, History)
 
+    criterion = _family(work).criterion
+
     def fit(schedule: Schedule) -> History:
         def loss(forward: nn.Module, batch: Batch, step: int) -> Losses:
             images, labels = work.task.inputs(batch, step, work.device)
             assert labels is not None  # noqa: S101 - the recipe was checked for it
-            term = hard_loss(forward(images).float(), labels)
+            term = criterion.hard(as_float(forward(images)), labels)
             return Losses(term, {"hard": term.detach()}, {})
 
         return _train(work, "teacher", network, loss, schedule)
@@ -71,9 +74,9 @@ def dense_teacher(work: Work) -> Result:
     return _finish(work, "teacher", network, lambda: fit(schedule))
 
 
-def layers_of(work: Work, network: Classifier) -> list[Layer]:
+def layers_of(work: Work, network: Network) -> list[Layer]:
     """Decide on every layer of the network: sparse, or dense and why."""
-    found = FAMILIES[work.recipe.network.family].layers(network.body)
+    found = _family(work).layers(network.body)
     pattern = PATTERNS[work.recipe.prune.pattern]
     decided = []
     for layer in found:
@@ -130,13 +133,13 @@ def quantized_student(
     return result
 
 
-def feature_layers(work: Work, network: Classifier) -> list[str]:
+def feature_layers(work: Work, network: Network) -> list[str]:
     """Name the late blocks whose outputs distillation compares.
 
     Raises:
         RecipeError: The network has none, and the recipe wants them compared.
     """
-    blocks = FAMILIES[work.recipe.network.family].blocks(network.body)
+    blocks = _family(work).blocks(network.body)
     if not blocks and work.recipe.distill.feature:
         raise RecipeError(
             "this network has no repeated blocks with an output to compare. Set distill.feature: 0"
@@ -144,7 +147,11 @@ def feature_layers(work: Work, network: Classifier) -> list[str]:
     return [f"body.{name}" for name in blocks[-work.recipe.distill.feature_layers :]]
 
 
-def _copy_to_train(work: Work, network: Classifier, layers: list[Layer]) -> Classifier:
+def _family(work: Work) -> Family:
+    return FAMILIES[work.recipe.network.family]
+
+
+def _copy_to_train(work: Work, network: Network, layers: list[Layer]) -> Network:
     student = copy.deepcopy(network).requires_grad_(True)
     if work.recipe.distill.freeze_head:
         for layer in layers:
@@ -153,16 +160,16 @@ def _copy_to_train(work: Work, network: Classifier, layers: list[Layer]) -> Clas
     return student
 
 
-def _dense_network(work: Work) -> Classifier:
+def _dense_network(work: Work) -> Network:
     settings = work.recipe.network
-    family = FAMILIES[settings.family]
+    family = _family(work)
     if settings.checkpoint is None:
         body = family.build({**settings.architecture, "num_labels": len(work.task.labels)})
     else:
         body = family.load(settings.checkpoint, len(work.task.labels))
     _check_input(work.recipe, body)
     prefer_products(body)
-    return Classifier(body, settings.mean, settings.std).to(work.device).eval()
+    return family.wrap(body, settings.mean, settings.std).to(work.device).eval()
 
 
 def _check_input(recipe: Recipe, body: Any) -> None:
@@ -175,9 +182,7 @@ def _check_input(recipe: Recipe, body: Any) -> None:
         )
 
 
-def _masks(
-    work: Work, student: Classifier, layers: list[Layer]
-) -> tuple[Masks, MovingMasks | None]:
+def _masks(work: Work, student: Network, layers: list[Layer]) -> tuple[Masks, MovingMasks | None]:
     """Choose the masks, or take those that an earlier run chose; say how they move, if they do."""
     prune = work.recipe.prune
     kept = _earlier_masks(work)
@@ -205,9 +210,7 @@ def _earlier_masks(work: Work) -> dict[str, dict[str, Tensor]] | None:
     return None
 
 
-def _chosen_masks(
-    work: Work, student: Classifier, pruned: list[Layer], layers: list[Layer]
-) -> Masks:
+def _chosen_masks(work: Work, student: Network, pruned: list[Layer], layers: list[Layer]) -> Masks:
     prune = work.recipe.prune
     pattern = PATTERNS[prune.pattern]
     if prune.permute:
@@ -235,7 +238,7 @@ def _bar(work: Work, what: str, total: int) -> Progress:
 
 
 def _distillation(
-    work: Work, teacher: Classifier, student: Classifier, stage_one_losses: dict[str, float]
+    work: Work, teacher: Network, student: Network, stage_one_losses: dict[str, float]
 ) -> Callable[[nn.Module, Batch, int], Losses]:
     settings = work.recipe.distill
     compared = feature_layers(work, teacher)
@@ -250,7 +253,8 @@ def _distillation(
         agree_only=settings.agree_only,
         layers=per_layer,
     )
-    compare = MixedDistillation(teacher, student, weights, work.processes)
+    criterion = _family(work).criterion
+    compare = MixedDistillation(teacher, student, weights, criterion, work.processes)
 
     def loss(forward: nn.Module, batch: Batch, step: int) -> Losses:
         images, labels = work.task.inputs(batch, step, work.device)
@@ -266,7 +270,7 @@ def _calibration(work: Work, count: int) -> list[Tensor]:
 def _train(
     work: Work,
     name: str,
-    network: Classifier,
+    network: Network,
     loss: Callable[[nn.Module, Batch, int], Losses],
     schedule: Schedule,
     masks: Masks | MovingMasks | None = None,
@@ -278,8 +282,8 @@ def _train(
             work.tracker.log(name, values, earlier + step)
 
     def score() -> dict[str, float]:
-        scores = work.task.evaluate(torch_scorer(network), name)
-        return {data: found.top1 for data, found in scores.items()}
+        scores = work.task.evaluate(torch_asked(network), name)
+        return {data: found.main for data, found in scores.items()}
 
     if schedule.autocast == "bfloat16" and work.device.type == "cpu" and lacks_bfloat16():
         _LOG.warning(
@@ -331,7 +335,7 @@ def _steps_before(work: Work, name: str) -> int:
 def _finish(
     work: Work,
     name: str,
-    network: Classifier,
+    network: Network,
     fit: Callable[[], History],
     masks: Masks | None = None,
 ) -> Result:
@@ -341,7 +345,7 @@ def _finish(
         history = fit()
         if masks:
             masks.verify(network, f"after stage {name}")
-        scores = work.task.evaluate(torch_scorer(network.eval()), name)
+        scores = work.task.evaluate(torch_asked(network.eval()), name)
         state = {
             "network": network.state_dict(),
             "history": dataclasses.asdict(history),
@@ -362,7 +366,7 @@ def _load(work: Work, name: str) -> dict[str, Any] | None:
     return state
 
 
-def _restored(network: Classifier, state: dict[str, Any], masks: Masks | None, name: str) -> Result:
+def _restored(network: Network, state: dict[str, Any], masks: Masks | None, name: str) -> Result:
     network.load_state_dict(state["network"])
     if masks:
         masks.verify(network, f"in the result of stage {name}")

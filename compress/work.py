@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import torch
 
 from compress.evaluate import Score
-from compress.networks.network import Classifier
+from compress.networks.network import Network
 from compress.parallel import Processes
 from compress.recipe import Recipe
 from compress.run import Run
-from compress.tasks.classify import Classification
+from compress.tasks.task import Task
 from compress.tracking import Tracker
 from compress.train import History
 
@@ -30,7 +30,7 @@ class Work:
 
     recipe: Recipe
     run: Run
-    task: Classification
+    task: Task
     processes: Processes = field(default_factory=Processes)
     tracker: Tracker | None = None
 
@@ -50,6 +50,6 @@ class Result:
         history: Of its training; empty where there was none.
     """
 
-    network: Classifier
+    network: Network
     scores: dict[str, Score]
     history: History = field(default_factory=History)

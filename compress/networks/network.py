@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from compress.criteria.classify import OneClass
+from compress.criteria.criterion import Criterion
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,65 @@ class Left:
     reason: str
 
 
+class Network(nn.Module):
+    """A network that reads pixels as they are stored and answers as the graph contract says.
+
+    Normalisation is part of it, so that training, export and serving cannot differ. A subclass
+    says in ``forward`` what the body gives, and in :meth:`answer` what becomes of it.
+
+    Args:
+        body: Maps ``pixel_values`` [b, 3, h, w] to an output.
+        mean: Per channel, of pixels scaled to 0..1.
+        std: Per channel.
+    """
+
+    # Of the exported graph, in its order.
+    outputs: ClassVar[tuple[str, ...]]
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, body: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.body = body
+        self.register_buffer("scale", 1 / (255 * torch.tensor(std)), persistent=False)
+        self.register_buffer("shift", -torch.tensor(mean) / torch.tensor(std), persistent=False)
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Normalise [b, h, w, 3] pictures, uint8 or float in 0..255, to [b, 3, h, w]."""
+        return (images.float() * self.scale + self.shift).permute(0, 3, 1, 2)
+
+    def answer(self, raw: Any) -> dict[str, Tensor]:
+        """Turn what ``forward`` gives into the graph's outputs, by name."""
+        raise NotImplementedError
+
+    def hint(self, _raw: Any) -> Any:
+        """Return what a student needs of its teacher's outputs to be compared with it."""
+        return None
+
+    def use_exportable_attention(self) -> None:
+        """Compute attention by plain matrix products.
+
+        The fused kernel is faster in training; its export is larger, and fails for Swin.
+        """
+        self.body.set_attn_implementation("eager")  # type: ignore[operator]
+
+
+class Classifier(Network):
+    """An image classifier of transformers: its body gives ``logits`` [b, k]."""
+
+    outputs = ("scores",)
+
+    def forward(self, images: Tensor, _hint: None = None) -> Tensor:
+        """Return the [b, k] logits of [b, h, w, 3] pictures, uint8 or float in 0..255."""
+        logits: Tensor = self.body(pixel_values=self.pixels(images)).logits
+        return logits
+
+    def answer(self, raw: Tensor) -> dict[str, Tensor]:
+        """Return ``scores`` [b, k]: the probability of each class."""
+        return {"scores": raw.softmax(dim=-1)}
+
+
 def _nothing(_body: nn.Module) -> dict[str, str]:
     return {}
 
@@ -59,6 +121,9 @@ class Family:
         layers: Names every Linear and Conv2d of a body, in the order in which they run.
         blocks: Names the modules whose outputs are the feature maps, in order.
         unhandled: Names the Linears and Conv2ds that ``layers`` leaves out, each with the reason.
+        task: What networks of this family are for, as recipes and cards call it.
+        wrap: Makes a network of a body.
+        criterion: Compares two such networks.
     """
 
     build: Callable[[dict[str, Any]], nn.Module]
@@ -66,47 +131,9 @@ class Family:
     layers: Callable[[nn.Module], list[Layer]]
     blocks: Callable[[nn.Module], list[str]]
     unhandled: Callable[[nn.Module], dict[str, str]] = _nothing
-
-
-class Classifier(nn.Module):
-    """A transformers image classifier that reads pixels as they are stored.
-
-    Normalisation is part of the network, so that training, export and serving cannot differ.
-
-    Args:
-        body: Maps ``pixel_values`` [b, 3, h, w] to an output with ``logits`` [b, k].
-        mean: Per channel, of pixels scaled to 0..1.
-        std: Per channel.
-    """
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, body: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        super().__init__()
-        self.body = body
-        self.register_buffer("scale", 1 / (255 * torch.tensor(std)), persistent=False)
-        self.register_buffer("shift", -torch.tensor(mean) / torch.tensor(std), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Classify pictures.
-
-        Args:
-            images: [b, h, w, 3] uint8, or float in 0..255.
-
-        Returns:
-            [b, k] logits.
-        """
-        pixels = images.float() * self.scale + self.shift
-        logits: Tensor = self.body(pixel_values=pixels.permute(0, 3, 1, 2)).logits
-        return logits
-
-    def use_exportable_attention(self) -> None:
-        """Compute attention by plain matrix products.
-
-        The fused kernel is faster in training; its export is larger, and fails for Swin.
-        """
-        self.body.set_attn_implementation("eager")  # type: ignore[operator]
+    task: str = "classify"
+    wrap: Callable[[nn.Module, tuple[float, ...], tuple[float, ...]], Network] = Classifier
+    criterion: Criterion = field(default_factory=OneClass)
 
 
 @contextmanager

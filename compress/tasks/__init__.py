@@ -1,1 +1,8 @@
-"""The tasks a network can be compressed for: data, labels and metric of each."""
+"""The tasks a network can be compressed for: data and metric of each."""
+
+from __future__ import annotations
+
+from compress.tasks.classify import Classification
+from compress.tasks.task import Task
+
+TASKS: dict[str, type[Task]] = {"classify": Classification}

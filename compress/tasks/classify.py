@@ -2,136 +2,46 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from compress.data import digits
-from compress.data.folder import (
-    Batch,
-    ImageFolder,
-    Share,
-    ordered_batches,
-    steps_per_epoch,
-    training_batches,
-)
-from compress.errors import DataError, RecipeError
-from compress.evaluate import Score, Scorer, evaluate
+from compress.data.folder import Batch, ImageFolder
+from compress.evaluate import Metric, TopFive
 from compress.parallel import Processes
-from contract import labels
-from contract.preprocess import Preprocessing
+from compress.tasks.task import Task
 
 if TYPE_CHECKING:
-    from compress.recipe import Recipe, Schedule
-
-_CALIBRATION_BATCH = 32
+    from compress.recipe import Augment, Recipe
 
 
-class Classification:
-    """Data and metric of one recipe.
-
-    Args:
-        recipe: Says where the pictures are.
-        processes: That share each batch.
-
-    Raises:
-        DataError: A folder is missing, empty, or names no class.
-        CardError: There is no label set of that name.
-    """
+class Classification(Task):
+    """Folders in ImageNet layout, or the scanned digits of scikit-learn."""
 
     def __init__(self, recipe: Recipe, processes: Processes | None = None) -> None:
-        data = recipe.data
-        self.recipe = recipe
-        self.processes = processes or Processes()
-        # Pictures that were asked for outside of training steps and could not be decoded.
-        self.skipped: dict[str, str] = {}
-        self.preprocessing = Preprocessing(**recipe.input.model_dump())
-        named = isinstance(data.labels, str)
-        self.labels = labels.load(data.labels) if named else labels.inline(data.labels)  # type: ignore[arg-type]
-        if data.source == "digits":
-            with self.processes.main_first():
-                digits.write(data.train_folders[0], next(iter(data.evaluate.values())))
-        self.train = ImageFolder(
-            data.train_folders,
-            self.labels if data.labelled else None,
-            self.preprocessing,
-            data.augment,
-            recipe.seed,
-        )
-        self.held_out = {
-            name: ImageFolder(root, self.labels, self.preprocessing)
-            for name, root in data.evaluate.items()
-        }
+        if recipe.data.source == "digits":
+            with (processes or Processes()).main_first():
+                digits.write(
+                    recipe.data.train_folders[0], next(iter(recipe.data.evaluate.values()))
+                )
+        super().__init__(recipe, processes)
 
-    def steps_per_epoch(self, schedule: Schedule) -> int:
-        """Return the number of batches in one pass over the training pictures."""
-        return steps_per_epoch(len(self.train), schedule.batch_size)
+    def training_pictures(self, augment: Augment | None) -> ImageFolder:
+        """Open the training folders."""
+        data = self.recipe.data
+        known = self.labels if data.labelled else None
+        return ImageFolder(data.train_folders, known, self.preprocessing, augment, self.recipe.seed)
 
-    def batches(self, schedule: Schedule, first_step: int) -> Iterator[list[Batch]]:
-        """Yield training steps without end, from ``first_step`` on: this process's part of them.
+    def held_out_pictures(self, root: Path) -> ImageFolder:
+        """Open one labelled folder."""
+        return ImageFolder(root, self.labels, self.preprocessing)
 
-        Raises:
-            RecipeError: The batch cannot be divided as the recipe says.
-        """
-        return training_batches(
-            self.train,
-            schedule.batch_size,
-            first_step=first_step,
-            workers=self.recipe.data.workers,
-            share=self._share(schedule),
-        )
-
-    def _share(self, schedule: Schedule) -> Share:
-        processes = self.processes
-        each, left = divmod(schedule.batch_size, processes.count)
-        at_once = min(schedule.micro_batch or each, max(1, each))
-        if left or each % at_once:
-            raise RecipeError(
-                f"batch_size {schedule.batch_size} cannot be divided among {processes.count} "
-                f"processes in pieces of {at_once}. Choose a multiple of their product."
-            )
-        share = Share(processes.rank, processes.count, each // at_once)
-        size = min(schedule.batch_size, len(self.train))
-        piece = size // (share.processes * share.pieces)
-        if self.recipe.data.augment.mix and piece < size and piece % 2:
-            raise RecipeError(
-                f"augment.mix blends neighbours in pairs, which pieces of {piece} pictures cut. "
-                "Choose an even micro_batch, or an even part of batch_size a process."
-            )
-        return share
-
-    def training_views(self, count: int) -> list[Tensor]:
-        """Return ``count`` training pictures as training sees them, as batches [b, h, w, 3]."""
-        size = min(count, _CALIBRATION_BATCH, len(self.train))
-        batches = training_batches(self.train, size)
-        views = []
-        for step, (batch,) in zip(range(math.ceil(count / size)), batches, strict=False):
-            self.skipped.update(batch.skipped)
-            views.append(self.inputs(batch, step)[0])
-        return views
-
-    def calibration(self, count: int) -> list[Tensor]:
-        """Return ``count`` training pictures, unaugmented, as batches [b, h, w, 3] uint8.
-
-        Raises:
-            DataError: Not one of them could be decoded.
-        """
-        plain = ImageFolder(
-            self.recipe.data.train_folders,
-            self.labels if self.recipe.data.labelled else None,
-            self.preprocessing,
-        )
-        batches = list(ordered_batches(plain, _CALIBRATION_BATCH, limit=count))
-        for batch in batches:
-            self.skipped.update(batch.skipped)
-        readable = [batch.images for batch in batches if len(batch.images)]
-        if not readable:
-            roots = ", ".join(map(str, self.recipe.data.train_folders))
-            raise DataError(f"none of {count} pictures below {roots} could be decoded")
-        return readable
+    def metric(self, _pictures: ImageFolder) -> Metric:
+        """Return top-1 and top-5."""
+        return TopFive()
 
     def inputs(
         self, batch: Batch, step: int, device: torch.device | None = None
@@ -150,15 +60,6 @@ class Classification:
         if not self.recipe.data.labelled:
             return images, None
         return images, batch.labels.to(device, non_blocking=True)
-
-    def evaluate(self, score: Scorer, what: str) -> dict[str, Score]:
-        """Score a network on every held-out folder."""
-        return {
-            name: evaluate(
-                score, images, f"{what} on {name}", self.processes, self.recipe.data.workers
-            )
-            for name, images in self.held_out.items()
-        }
 
 
 def blended(images: Tensor, share: float, seed: tuple[int, int], first: int = 0) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from compress.errors import CheckpointError, RecipeError
-from compress.evaluate import onnx_scorer
+from compress.evaluate import onnx_asked
 from compress.networks import FAMILIES, auto, deit, left, network
 from compress.networks.network import Classifier
 from compress.networks.probe import probe
@@ -421,7 +421,7 @@ def test_a_network_is_compressed_exported_and_published(tmp_path, kind, placemen
 
     version = compress(recipe)
 
-    scores = onnx_scorer(version / "model.onnx")(tiny.pictures(3, side_px=side_px).numpy())
+    scores = onnx_asked(version / "model.onnx")(tiny.pictures(3, side_px=side_px).numpy())["scores"]
     assert scores.shape == (3, 3)
     report = json.loads((tmp_path / "run/report.json").read_text())
     assert {entry["name"] for entry in report["left"]} == {

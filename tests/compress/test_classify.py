@@ -145,10 +145,10 @@ def test_every_held_out_folder_is_scored_by_its_name(folder):
     task = Classification(tiny.recipe(folder, data__evaluate=both))
 
     # Names the brightest channel, which is the class, so everything is right.
-    scores = task.evaluate(lambda images: images.mean(axis=(1, 2)), "brightness")
+    scores = task.evaluate(lambda images: {"scores": images.mean(axis=(1, 2))}, "brightness")
 
     assert {name: score.images for name, score in scores.items()} == {"first": 6, "second": 9}
-    assert all(score.top1 == 1 for score in scores.values())
+    assert all(score.main == 1 for score in scores.values())
 
 
 def test_a_batch_that_does_not_divide_into_pieces_is_refused(folder):

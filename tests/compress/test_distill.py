@@ -5,13 +5,12 @@ from typing import Any
 import pytest
 import torch
 
+from compress.criteria.classify import OneClass, hard_loss, soft_loss
 from compress.distill import (
     MixedDistillation,
     Weights,
     feature_loss,
-    hard_loss,
     layer_weights,
-    soft_loss,
 )
 from compress.networks.network import Classifier
 from tests.compress import tiny
@@ -29,6 +28,10 @@ def weights(**changes: Any) -> Weights:
         "layers": dict.fromkeys(BLOCKS, 1.0),
     }
     return Weights(**{**plain, **changes})
+
+
+def mixed(teacher: Classifier, student: Classifier, weighed: Weights) -> MixedDistillation:
+    return MixedDistillation(teacher, student, weighed, OneClass())
 
 
 @pytest.fixture
@@ -130,7 +133,7 @@ def test_a_layer_without_loss_gets_a_finite_weight():
 
 
 def test_identical_networks_differ_in_nothing(network):
-    compare = MixedDistillation(network, copy.deepcopy(network), weights())
+    compare = mixed(network, copy.deepcopy(network), weights())
 
     losses = compare(tiny.pictures(4), None)
 
@@ -141,7 +144,7 @@ def test_identical_networks_differ_in_nothing(network):
 
 def test_the_total_is_the_weighted_sum_of_the_terms(network, student):
     layers = {BLOCKS[0]: 0.5, BLOCKS[1]: 1.5}
-    compare = MixedDistillation(network, student, weights(layers=layers, agree_only=False))
+    compare = mixed(network, student, weights(layers=layers, agree_only=False))
 
     losses = compare(tiny.pictures(6), torch.tensor([0, 1, 2, 0, 1, 2]))
 
@@ -154,7 +157,7 @@ def test_the_total_is_the_weighted_sum_of_the_terms(network, student):
 
 def test_without_labels_the_teachers_predictions_are_the_labels(network, student):
     images = tiny.pictures(8)
-    compare = MixedDistillation(network, student, weights())
+    compare = mixed(network, student, weights())
     with torch.no_grad():
         predicted = network(images).argmax(dim=1)
 
@@ -171,9 +174,9 @@ def test_features_count_only_where_both_predict_the_same(network, student):
         agree = network(images).argmax(dim=1) == student(images).argmax(dim=1)
     assert 0 < int(agree.sum()) < 16
 
-    gated = MixedDistillation(network, student, weights())(images, None)
-    chosen = MixedDistillation(network, student, weights(agree_only=False))(images[agree], None)
-    everyone = MixedDistillation(network, student, weights(agree_only=False))(images, None)
+    gated = mixed(network, student, weights())(images, None)
+    chosen = mixed(network, student, weights(agree_only=False))(images[agree], None)
+    everyone = mixed(network, student, weights(agree_only=False))(images, None)
 
     for name in BLOCKS:
         assert gated.layers[name].item() == pytest.approx(chosen.layers[name].item(), rel=1e-4)
@@ -185,7 +188,7 @@ def test_pieces_of_a_batch_have_its_loss_unless_each_counts_its_own_agreement(
     network, student, agree_only
 ):
     images = tiny.pictures(16)
-    compare = MixedDistillation(network, student, weights(agree_only=agree_only))
+    compare = mixed(network, student, weights(agree_only=agree_only))
 
     whole = compare(images, None)
     pieces = [compare(part, None) for part in images.split(4)]
@@ -199,7 +202,7 @@ def test_pieces_of_a_batch_have_its_loss_unless_each_counts_its_own_agreement(
 
 def test_the_teacher_gets_no_gradient_and_does_not_train(network, student):
     network.train()
-    compare = MixedDistillation(network, student, weights(agree_only=False))
+    compare = mixed(network, student, weights(agree_only=False))
 
     compare(tiny.pictures(4), None).total.backward()
 
@@ -210,14 +213,14 @@ def test_the_teacher_gets_no_gradient_and_does_not_train(network, student):
 
 
 def test_no_map_is_compared_where_the_feature_term_weighs_nothing(network, student):
-    losses = MixedDistillation(network, student, weights(feature=0.0))(tiny.pictures(2), None)
+    losses = mixed(network, student, weights(feature=0.0))(tiny.pictures(2), None)
 
     assert losses.layers == {}
     assert losses.terms["feature"].item() == 0
 
 
 def test_comparing_leaves_no_hook_behind(network, student):
-    MixedDistillation(network, student, weights())(tiny.pictures(2), None)
+    mixed(network, student, weights())(tiny.pictures(2), None)
 
     for module in [*network.modules(), *student.modules()]:
         assert not module._forward_hooks

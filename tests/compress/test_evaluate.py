@@ -7,12 +7,17 @@ import torch
 
 from compress.data.folder import ImageFolder
 from compress.errors import DataError
-from compress.evaluate import _ranks, evaluate, torch_scorer
+from compress.evaluate import Score, TopFive, _ranks, evaluate, torch_asked
 from contract import labels
 from contract.preprocess import Preprocessing
 from tests.compress import tiny
 
 LABELS = labels.inline(list(tiny.CLASSES))
+
+
+def scored(score, images: ImageFolder, **others) -> Score:
+    """Score what gives [b, k] scores for pictures."""
+    return evaluate(lambda batch: {"scores": score(batch)}, images, TopFive(), "scoring", **others)
 
 
 def ranks(scores: list[list[float]], right: list[int]) -> list[int]:
@@ -57,9 +62,9 @@ def images(tmp_path) -> ImageFolder:
 
 
 def test_a_network_with_one_answer_for_everything_is_right_once_a_class(images):
-    score = evaluate(lambda batch: np.zeros((len(batch), 3), np.float32), images, "constant")
+    score = scored(lambda batch: np.zeros((len(batch), 3), np.float32), images)
 
-    assert score.top1 == pytest.approx(1 / 3)
+    assert score.main == pytest.approx(1 / 3)
 
 
 def test_top1_and_top5_by_hand(tmp_path):
@@ -75,19 +80,20 @@ def test_top1_and_top5_by_hand(tmp_path):
     def score(batch):
         return np.array([rows[p.mean((0, 1)).argmax()] for p in batch], np.float32)
 
-    found = evaluate(score, folder, "by hand")
+    found = scored(score, folder)
 
-    assert (found.top1, found.top5, found.images) == (2 / 6, 4 / 6, 6)
+    assert found.values == {"top1": 2 / 6, "top5": 4 / 6}
+    assert found.images == 6
 
 
 def test_damaged_pictures_are_named_and_not_counted(images):
     Path(images.files[5].path).write_bytes(b"no picture")
 
-    found = evaluate(lambda batch: batch.mean(axis=(1, 2)), images, "brightness")
+    found = scored(lambda batch: batch.mean(axis=(1, 2)), images)
 
-    assert (found.top1, found.images) == (1.0, 11)
+    assert (found.main, found.images) == (1.0, 11)
     assert list(found.skipped) == [images.files[5].path]
-    assert dataclasses.asdict(found) == {
+    assert found.plain() == {
         "top1": 1.0,
         "top5": 1.0,
         "images": 11,
@@ -121,10 +127,10 @@ def test_as_many_workers_decode_as_are_asked_for(tmp_path, workers):
         signed.update(batch[:, 0, 0, 0].tolist())
         return batch.mean(axis=(1, 2))
 
-    found = evaluate(score, images, "brightness", workers=workers)
+    found = scored(score, images, workers=workers)
 
     assert signed == ({100, 101} if workers else {0})
-    assert (found.top1, found.images) == (1.0, 41)
+    assert (found.main, found.images) == (1.0, 41)
     assert list(found.skipped) == [images.files[5].path]
 
 
@@ -133,13 +139,21 @@ def test_a_folder_of_damaged_pictures_alone_is_refused(images):
         Path(stored.path).write_bytes(b"no picture")
 
     with pytest.raises(DataError, match="none of the 12 pictures could be decoded"):
-        evaluate(lambda batch: batch.mean(axis=(1, 2)), images, "nothing")
+        scored(lambda batch: batch.mean(axis=(1, 2)), images)
 
 
-def test_the_torch_scorer_gives_the_networks_logits(network):
+def test_a_torch_network_is_asked_for_probabilities(network):
     pictures = tiny.pictures(5)
 
     with torch.inference_mode():
-        expected = network(pictures).numpy()
+        expected = network(pictures).softmax(dim=1).numpy()
 
-    assert np.array_equal(torch_scorer(network)(pictures.numpy()), expected)
+    answers = torch_asked(network)(pictures.numpy())
+    assert list(answers) == ["scores"]
+    assert np.array_equal(answers["scores"], expected)
+
+
+def test_a_score_says_each_metric_in_the_words_of_the_field(images):
+    found = scored(lambda batch: batch.mean(axis=(1, 2)), images)
+
+    assert found.text() == "top-1 1.0000   top-5 1.0000   images 12"

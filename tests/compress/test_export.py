@@ -9,7 +9,7 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 
-from compress import export
+from compress import export, parity
 from compress.calibrate import calibrate
 from compress.errors import ExportError, SparsityError
 from compress.networks.network import Classifier
@@ -192,11 +192,11 @@ def test_a_picture_gets_the_same_answer_alone_and_in_company(bundle):
 def test_the_parity_of_a_right_graph_is_reported(student, bundle):
     network, _ = student
 
-    parity = export.check_parity(network, bundle / "model.onnx", [tiny.pictures(32)])
+    found = parity.check(network, bundle / "model.onnx", [tiny.pictures(32)], "classify")
 
-    assert parity.agreement >= 0.98
-    assert parity.mean <= parity.largest
-    assert parity.mean < 2e-3
+    assert found.agreement >= 0.98
+    assert found.mean <= found.largest
+    assert found.mean < 2e-3
 
 
 def test_a_dense_float_network_exports_without_quantisation(tmp_path):
@@ -269,7 +269,7 @@ def test_a_graph_with_another_scale_is_refused_with_how_much_and_where(
 
     sentence = r"differ by .* at most \(picture \d+, class \d\) and .* on average .* same class"
     with pytest.raises(ExportError, match=sentence):
-        export.check_parity(network, model, [tiny.pictures(32)])
+        parity.check(network, model, [tiny.pictures(32)], "classify")
 
 
 def test_a_failed_export_leaves_the_old_bundle_untouched(student, tmp_path):
@@ -304,9 +304,13 @@ def test_a_distilled_deit_exports_as_well(tmp_path):
     insert_quantizers(network, reads, learned=True)
     calibrate(network, [tiny.pictures(64)])
 
-    parity = export.write_bundle(network, CARD, [tiny.pictures(64)], [], tmp_path / "bundle")
+    found = export.write_bundle(network, CARD, [tiny.pictures(64)], [], tmp_path / "bundle")
 
-    assert parity.agreement >= 0.98
+    assert found.agreement >= 0.98
+
+
+def compared(expected: np.ndarray, came: np.ndarray) -> parity.Parity:
+    return parity._classes({"scores": expected}, {"scores": came})
 
 
 def test_a_picture_between_two_classes_may_tip_either_way_and_a_clear_one_may_not():
@@ -315,7 +319,7 @@ def test_a_picture_between_two_classes_may_tip_either_way_and_a_clear_one_may_no
     wrong = np.array([[0.41, 0.40, 0.19], [0.20, 0.70, 0.10]], np.float32)
 
     third = np.array([[0.40, 0.19, 0.41], [0.70, 0.20, 0.10]], np.float32)
-    assert export._compare(network, tipped).agreement == 1
-    assert export._compare(network, wrong).agreement == 0.5
+    assert compared(network, tipped).agreement == 1
+    assert compared(network, wrong).agreement == 0.5
     # Wavering between two classes does not excuse a third one.
-    assert export._compare(network, third).agreement == 0.5
+    assert compared(network, third).agreement == 0.5

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from compress import stages
+from compress.criteria.classify import hard_loss, soft_loss
 from compress.data.folder import Batch
-from compress.distill import hard_loss, layer_weights, soft_loss
+from compress.distill import layer_weights
 from compress.errors import RecipeError
 from compress.quantize import activation_quantizers
 from compress.run import Run

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compress.accounting import cost
 from compress.errors import CheckpointError
-from compress.evaluate import onnx_scorer
+from compress.evaluate import onnx_asked
 from compress.networks import swin
 from compress.pipeline import compress
 from compress.prune import TWO_OF_FOUR
@@ -163,7 +163,7 @@ def test_a_swin_is_compressed_exported_and_published(tmp_path, placement):
 
     card = ModelCard.from_json((tmp_path / "run/bundle/card.json").read_text())
     assert (card.precision.weights, card.precision.sparsity) == ("int8", "2:4")
-    scores = onnx_scorer(version / "model.onnx")(tiny.pictures(3, side_px=16).numpy())
+    scores = onnx_asked(version / "model.onnx")(tiny.pictures(3, side_px=16).numpy())["scores"]
     assert scores.shape == (3, 3)
     report = json.loads((tmp_path / "run/report.json").read_text())
     assert report["accuracy"][0]["quantized"]["top1"] >= 0.9

@@ -1,0 +1,1 @@
+"""What distillation compares, one file a kind of network: labels, logits, and who agrees."""
