@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -36,6 +36,16 @@ _NOT_DECISIVE: Any = {
 }
 
 
+# What networks of a family are for, where that is not to classify.
+TASK_OF: Final = {
+    "upernet": "segment",
+    "detr": "detect",
+    "deformable_detr": "detect",
+    "mask_rcnn": "detect",
+    "cascade_mask_rcnn": "detect",
+}
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,7 +61,16 @@ class Network(_Part):
         mean, std: Normalisation of 0..1 RGB; becomes part of the exported graph.
     """
 
-    family: Literal["deit", "swin", "auto"] = "deit"
+    family: Literal[
+        "deit",
+        "swin",
+        "auto",
+        "upernet",
+        "detr",
+        "deformable_detr",
+        "mask_rcnn",
+        "cascade_mask_rcnn",
+    ] = "deit"
     checkpoint: str | None = None
     architecture: dict[str, Any] = Field(default_factory=dict)
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
@@ -318,7 +337,7 @@ class Recipe(_Part):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     description: str = ""
     licence: str = ""
-    task: Literal["classify"] = "classify"
+    task: Literal["classify", "detect", "segment"] = "classify"
     seed: Annotated[int, Field(ge=0)] = 0
     threads: Count | None = None
     network: Network
@@ -335,6 +354,10 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Recipe:
+        if (task := TASK_OF.get(self.network.family, "classify")) != self.task:
+            raise ValueError(f"family {self.network.family} needs task: {task}, got {self.task}")
+        if self.task != "classify" and (self.data.augment.mix or self.data.source == "digits"):
+            raise ValueError("augment.mix and data.source digits belong to task: classify")
         if bool(self.network.architecture) != (self.teacher is not None):
             raise ValueError(
                 "an architecture needs a teacher schedule to train it, a checkpoint needs none"

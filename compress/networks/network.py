@@ -121,7 +121,6 @@ class Family:
         layers: Names every Linear and Conv2d of a body, in the order in which they run.
         blocks: Names the modules whose outputs are the feature maps, in order.
         unhandled: Names the Linears and Conv2ds that ``layers`` leaves out, each with the reason.
-        task: What networks of this family are for, as recipes and cards call it.
         wrap: Makes a network of a body.
         criterion: Compares two such networks.
     """
@@ -131,7 +130,6 @@ class Family:
     layers: Callable[[nn.Module], list[Layer]]
     blocks: Callable[[nn.Module], list[str]]
     unhandled: Callable[[nn.Module], dict[str, str]] = _nothing
-    task: str = "classify"
     wrap: Callable[[nn.Module, tuple[float, ...], tuple[float, ...]], Network] = Classifier
     criterion: Criterion = field(default_factory=OneClass)
 

@@ -59,8 +59,24 @@ class Bundle:
     outputs: tuple[Tensor, ...]
 
 
-_OUTPUTS: Final[Mapping[str, Callable[[ModelCard], tuple[Tensor, ...]]]] = {
-    "classify": lambda card: (Tensor("scores", "float32", (len(card.labels),)),),
+def _detections(_card: ModelCard, found: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    # How many places for objects there are, and how fine masks are, is the graph's own affair.
+    places = next((tensor.dims[:1] for tensor in found if tensor.name == "scores"), ()) or (1,)
+    expected = (
+        Tensor("scores", "float32", places),
+        Tensor("labels", "int32", places),
+        Tensor("boxes", "float32", (*places, 4)),
+    )
+    masks = [tensor for tensor in found[3:4] if tensor.name == "masks" and len(tensor.dims) == 3]
+    return (*expected, *(Tensor("masks", "float32", (*places, *mask.dims[1:])) for mask in masks))
+
+
+_OUTPUTS: Final[Mapping[str, Callable[[ModelCard, tuple[Tensor, ...]], tuple[Tensor, ...]]]] = {
+    "classify": lambda card, _: (Tensor("scores", "float32", (len(card.labels),)),),
+    "segment": lambda card, _: (
+        Tensor("class_map", "uint8", (card.preprocessing.height, card.preprocessing.width)),
+    ),
+    "detect": _detections,
 }
 
 
@@ -79,7 +95,7 @@ def read_bundle(folder: Path) -> Bundle:
     preprocessing = card.preprocessing
     image = Tensor("image", "uint8", (preprocessing.height, preprocessing.width, 3))
     _same("input", inputs, (image,))
-    _same("output", outputs, _OUTPUTS[card.task](card))
+    _same("output", outputs, _OUTPUTS[card.task](card, outputs))
     return Bundle(folder / MODEL_FILE, card, inputs, outputs)
 
 
