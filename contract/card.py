@@ -18,11 +18,13 @@ from contract.labels import LabelSet
 from contract.preprocess import Preprocessing
 
 CARD_VERSION: Final = 1
-TASKS: Final = ("classify",)
+TASKS: Final = ("classify", "detect", "segment")
 SCORES: Final = ("probability",)
 # The key under which config.pbtxt carries the card.
 PARAMETER: Final = "gpusq_card"
 NUMBER_FORMATS: Final = ("float32", "int8", "int4", "fp8")
+# What an accuracy may count, each as a fraction.
+METRICS: Final = ("top1", "mean_iou", "pixel_accuracy", "box_ap", "mask_ap")
 PATTERNS: Final = ("dense", "2:4", "4:8")
 # What JSON may hold for a scalar field, and how an error calls it. A bool is none of them.
 _SCALARS: Final[dict[Any, tuple[tuple[type, ...], str]]] = {
@@ -61,7 +63,7 @@ class Precision:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Top-1 accuracy of one network on one data set, as a fraction.
+    """How often one network is right on one data set, as a fraction.
 
     Args:
         data: What it was measured on, in words.
@@ -69,6 +71,9 @@ class Accuracy:
         teacher: The dense network.
         sparse: The sparse float student; None where no such network was made.
         quantized: The network in this bundle.
+        metric: What the fractions are: "top1" (share of pictures whose first class is right),
+            "mean_iou" (over the classes), "pixel_accuracy" (share of labelled pixels), "box_ap"
+            or "mask_ap" (COCO's average precision over IoU 0.50 to 0.95).
     """
 
     data: str
@@ -76,13 +81,15 @@ class Accuracy:
     teacher: float
     sparse: float | None
     quantized: float
+    metric: str = "top1"
 
     def __post_init__(self) -> None:
-        """Refuse percentages, NaN and measurements on nothing.
+        """Refuse percentages, NaN, measurements on nothing and of nothing known.
 
         Raises:
-            CardError: A value outside 0..1, or no picture.
+            CardError: A value outside 0..1, no picture, or an unknown metric.
         """
+        _one_of("accuracy.metric", self.metric, METRICS)
         if self.images < 1:
             raise CardError(f"accuracy needs at least one picture, got images = {self.images}")
         for name in ("teacher", "sparse", "quantized"):
@@ -96,10 +103,12 @@ class ModelCard:
     """Everything about one exported network that its graph does not say.
 
     Args:
-        task: "classify".
+        task: "classify", "detect" or "segment".
         labels: The names behind the class axis.
         preprocessing: How a picture becomes the graph's input ``image``.
-        scores: What ``scores`` are: "probability" sums to one over the classes.
+        scores: What the network's scores are. "probability": from 0 to 1. They sum to one over the
+            classes where the task is "classify"; in "detect" each is that of one box by itself;
+            "segment" has none, its class map names the likeliest class of each pixel.
         precision: Number formats and sparsity.
         accuracy: One entry a data set; may be empty.
         provenance: Where the network came from, free keys: teacher, licence, data, versions.

@@ -13,6 +13,7 @@ import re
 import struct
 import warnings
 import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,10 +21,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
 
-from contract import refusal
+from contract import letterbox, refusal
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS: Final = 50_000_000
+FRAMINGS: Final = ("crop", "letterbox")
 _RESAMPLING: Final = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -54,6 +56,12 @@ _UPRIGHT: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ON_ITS_SIDE: Final = (5, 6, 7, 8)
+# Where the left column, or the top row, of the upright picture is the last of the stored one.
+_FROM_THE_RIGHT: Final = (2, 3, 6, 7)
+_FROM_BELOW: Final = (3, 4, 7, 8)
+# The fractions that a JPEG can be decoded at: one of so many pixels.
+_REDUCTIONS: Final = (1, 2, 4, 8)
 # Where the alpha channel is zero the colours are undefined; white is what viewers show.
 _BACKDROP: Final = (255, 255, 255)
 _ANY_PILLOW_MODULE: Final = r"PIL\."
@@ -63,32 +71,69 @@ _ANY_PILLOW_MODULE: Final = r"PIL\."
 class Preprocessing:
     """How a picture becomes the input of one network.
 
-    The shorter side is scaled to ``shorter_side_px`` and the middle ``height`` x ``width``
-    pixels are cut out, as in the published evaluation of DeiT and Swin.
+    With the framing "crop" the shorter side is scaled to ``shorter_side_px`` and the middle
+    ``height`` x ``width`` pixels are cut out, as in the published evaluation of DeiT and Swin.
+    With "letterbox" the whole picture is scaled until it just fits and lies at the top left of
+    the input; the rest has the colour :data:`contract.letterbox.COLOUR`.
 
     Args:
         height: Rows of the network's input.
         width: Columns of the network's input.
         shorter_side_px: Length of the shorter side before the cut; at least the larger of the
-            two above.
+            two above. 0 with "letterbox".
         interpolation: "bicubic", "bilinear" or "lanczos".
+        framing: "crop" or "letterbox".
     """
 
     height: int
     width: int
-    shorter_side_px: int
+    shorter_side_px: int = 0
     interpolation: str = "bicubic"
+    framing: str = "crop"
 
     def __post_init__(self) -> None:
         """Refuse what no picture could satisfy."""
-        if min(self.height, self.width) < 1 or self.shorter_side_px < max(self.height, self.width):
-            raise ValueError(
-                f"expected 1 <= height, width <= shorter_side_px, got {self.height}, "
-                f"{self.width} and {self.shorter_side_px}"
-            )
-        if self.interpolation not in _RESAMPLING:
-            known = ", ".join(_RESAMPLING)
-            raise ValueError(f"interpolation must be one of {known}, got {self.interpolation!r}")
+        _one_of("interpolation", self.interpolation, _RESAMPLING)
+        _one_of("framing", self.framing, FRAMINGS)
+        came = f"got {self.height}, {self.width} and {self.shorter_side_px}"
+        if self.framing == "letterbox":
+            expected = "1 <= height, width and shorter_side_px = 0 for a letterbox"
+            fits = self.shorter_side_px == 0
+        else:
+            expected = "1 <= height, width <= shorter_side_px"
+            fits = self.shorter_side_px >= max(self.height, self.width)
+        if min(self.height, self.width) < 1 or not fits:
+            raise ValueError(f"expected {expected}, {came}")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture, decoded whole or at a fraction of its size.
+
+    Args:
+        image: Upright, RGB.
+        size_px: Width and height of the upright picture in its file.
+        extent: Left, top, right and bottom of the picture in ``image``, whose outermost pixels
+            may lie partly beyond it.
+    """
+
+    image: Image.Image
+    size_px: tuple[int, int]
+    extent: tuple[float, float, float, float]
+
+    def box(
+        self, of_picture: tuple[float, float, float, float]
+    ) -> tuple[float, float, float, float]:
+        """Return where a box of the picture, in its own pixels, lies in :attr:`image`."""
+        left, top, right, bottom = self.extent
+        step_x, step_y = (right - left) / self.size_px[0], (bottom - top) / self.size_px[1]
+        x0, y0, x1, y1 = of_picture
+        return (
+            left + x0 * step_x,
+            top + y0 * step_y,
+            min(left + x1 * step_x, self.image.width),
+            min(top + y1 * step_y, self.image.height),
+        )
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, shorter_side_px: int = 0) -> Image.Image:
@@ -110,29 +155,48 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, shorter_side_px: int = 
     Raises:
         ImageError: Not a picture, of another format, too large, or damaged.
     """
-    _silence_pillow()
-    image = _open(data, max_pixels)
-    _check_size(image, max_pixels)
-    if shorter_side_px and image.format in _JPEG:
-        _draft(image, 2 * shorter_side_px)
-    try:
-        image.load()
-        return _to_rgb(_upright(image))
-    except _DECODER_ERRORS as error:
-        raise refusal.damaged(data, "its pixels cannot be decoded", error) from error
+    return _decode(data, max_pixels, lambda size_px: 2 * shorter_side_px / min(size_px)).image
+
+
+def decode_to_fit(
+    data: bytes, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS
+) -> Decoded:
+    """Decode one picture that is to be fitted, a large JPEG at a fraction of its size.
+
+    That is never below twice the size which the input shows it at, unless the file is.
+
+    Raises:
+        ImageError: As for :func:`decode`.
+    """
+    return _decode(data, max_pixels, lambda size_px: 2 * _scale_at_most(size_px, preprocessing))
 
 
 def fit(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
-    """Scale and cut a decoded picture to the network's input.
+    """Scale a picture to the network's input, and cut it or lay it on its ground.
 
     Returns:
         [height, width, 3] uint8, RGB.
     """
-    box = _centre_box(image.size, preprocessing)
-    size = (preprocessing.width, preprocessing.height)
+    return fit_decoded(Decoded(image, image.size, (0, 0, *image.size)), preprocessing)
+
+
+def fit_decoded(decoded: Decoded, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+    """Scale what was decoded at a fraction to what the whole file would have shown.
+
+    Returns:
+        [height, width, 3] uint8, RGB.
+    """
+    place = letterbox.placement(decoded.size_px, preprocessing)
     # Only the cut is computed: scaling a 1 x 20000 strip whole would need gigabytes.
-    resized = image.resize(size, resampling(preprocessing), box=box)
-    return np.asarray(resized, dtype=np.uint8)
+    resized = decoded.image.resize(
+        place.size_px, resampling(preprocessing), box=decoded.box(place.box)
+    )
+    size = (preprocessing.width, preprocessing.height)
+    if place.size_px == size:
+        return np.asarray(resized, dtype=np.uint8)
+    canvas = Image.new("RGB", size, letterbox.COLOUR)
+    canvas.paste(resized, (0, 0))
+    return np.asarray(canvas, dtype=np.uint8)
 
 
 def preprocess(
@@ -146,13 +210,64 @@ def preprocess(
     Raises:
         ImageError: As for :func:`decode`.
     """
-    image = decode(data, max_pixels=max_pixels, shorter_side_px=preprocessing.shorter_side_px)
-    return fit(image, preprocessing)
+    return fit_decoded(decode_to_fit(data, preprocessing, max_pixels=max_pixels), preprocessing)
 
 
 def resampling(preprocessing: Preprocessing) -> Image.Resampling:
     """Return the Pillow filter that a network was trained with."""
     return _RESAMPLING[preprocessing.interpolation]
+
+
+def _one_of(where: str, value: str, known: Iterable[str]) -> None:
+    if value not in known:
+        raise ValueError(f"{where} must be one of {', '.join(known)}, got {value!r}")
+
+
+def _decode(data: bytes, max_pixels: int, scale_of: Callable[[tuple[int, int]], float]) -> Decoded:
+    """Decode a picture, a JPEG at no less than the given fraction of its size."""
+    _silence_pillow()
+    image = _open(data, max_pixels)
+    _check_size(image, max_pixels)
+    width, height = stored_px = image.size
+    if image.format in _JPEG and (scale := scale_of(image.size)):
+        # At twice the target the result differs by 0.3 of 255 from a full decode; at the target
+        # itself by 1.5, which costs accuracy.
+        image.draft("RGB", (math.ceil(width * scale), math.ceil(height * scale)))
+    try:
+        image.load()
+        orientation = _orientation(image)
+        picture = _to_rgb(_upright(image, orientation))
+    except _DECODER_ERRORS as error:
+        raise refusal.damaged(data, "its pixels cannot be decoded", error) from error
+    size_px = stored_px[::-1] if orientation in _ON_ITS_SIDE else stored_px
+    return Decoded(picture, size_px, _extent(picture.size, size_px, orientation))
+
+
+def _extent(
+    decoded_px: tuple[int, int], size_px: tuple[int, int], orientation: int
+) -> tuple[float, float, float, float]:
+    """Return where a picture lies in what was decoded of it, both upright.
+
+    At a fraction the last column and row may reach beyond the picture, and turning the picture
+    upright may have made them the first.
+    """
+    width, height = decoded_px
+    step = next(
+        step
+        for step in _REDUCTIONS
+        if all(-(-px // step) == got for px, got in zip(size_px, decoded_px, strict=True))
+    )
+    inner_width, inner_height = (px / step for px in size_px)
+    left = width - inner_width if orientation in _FROM_THE_RIGHT else 0
+    top = height - inner_height if orientation in _FROM_BELOW else 0
+    return left, top, left + inner_width, top + inner_height
+
+
+def _scale_at_most(size_px: tuple[int, int], preprocessing: Preprocessing) -> float:
+    """Return the most by which a picture is scaled, which may yet have to be turned."""
+    if preprocessing.framing == "letterbox":
+        return max(preprocessing.height, preprocessing.width) / max(size_px)
+    return preprocessing.shorter_side_px / min(size_px)
 
 
 def _silence_pillow() -> None:
@@ -184,21 +299,17 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
         raise refusal.too_many_pixels("progressive JPEG" if progressive else kind, limit, came)
 
 
-def _draft(image: Image.Image, at_least_px: int) -> None:
-    # At twice the target the result differs by 0.3 of 255 from a full decode; at the target
-    # itself by 1.5, which costs accuracy.
-    scale = at_least_px / min(image.size)
-    width, height = image.size
-    image.draft("RGB", (math.ceil(width * scale), math.ceil(height * scale)))
-
-
-def _upright(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except _DECODER_ERRORS:
-        return image
+        return 1
     # The tag may hold anything: text, a fraction, several numbers.
-    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return orientation if isinstance(orientation, int) else 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    method = _UPRIGHT.get(orientation)
     return image if method is None else image.transpose(method)
 
 
@@ -225,22 +336,3 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
     if isinstance(transparent := image.info.get("transparency"), int):
         grey[samples == transparent] = _BACKDROP[0]
     return Image.fromarray(grey).convert("RGB")
-
-
-def _centre_box(
-    size_px: tuple[int, int], preprocessing: Preprocessing
-) -> tuple[float, float, float, float]:
-    """Return left, top, right and bottom of the cut, in pixels of the picture before scaling."""
-    width, height = size_px
-    shorter_px, target_px = min(size_px), preprocessing.shorter_side_px
-    # The published evaluation cuts off the fraction of the longer side, and rounds the margins.
-    scaled_width, scaled_height = (target_px * side // shorter_px for side in size_px)
-    left = round((scaled_width - preprocessing.width) / 2)
-    top = round((scaled_height - preprocessing.height) / 2)
-    step_x, step_y = width / scaled_width, height / scaled_height
-    return (
-        left * step_x,
-        top * step_y,
-        min((left + preprocessing.width) * step_x, width),
-        min((top + preprocessing.height) * step_y, height),
-    )

@@ -18,7 +18,7 @@ CARD = ModelCard(
     precision=Precision("int8", "int8", "2:4"),
     accuracy=(
         Accuracy("imagenette, 500 photos", 500, 0.706, 0.7, 0.69),
-        Accuracy("never sparse", 1, 1.0, None, 0),
+        Accuracy("never sparse", 1, 1.0, None, 0, "mean_iou"),
     ),
     provenance={"teacher": "deit-tiny", "licence": "Apache-2.0"},
     description="A line\nand another.",
@@ -63,7 +63,8 @@ def test_a_known_label_set_travels_by_name_only():
 
 
 def test_fields_with_a_default_may_be_left_out():
-    for path in ("accuracy", "provenance", "description", "scores"):
+    later = ("preprocessing.framing", "accuracy.0.metric")
+    for path in ("accuracy", "provenance", "description", "scores", *later):
         ModelCard.from_json(changed(path, ...))
 
 
@@ -92,7 +93,7 @@ def test_an_unknown_field_is_named(path):
     ("path", "value", "message"),
     [
         ("task", 5, "card.task must be text, got 5"),
-        ("task", "paint", "task must be one of classify, got 'paint'"),
+        ("task", "paint", "task must be one of classify, detect, segment, got 'paint'"),
         ("scores", "logit", "scores must be one of probability"),
         ("description", None, "card.description must be text, got None"),
         (
@@ -118,13 +119,15 @@ def test_an_unknown_field_is_named(path):
         ("accuracy.1.sparse", "high", r"accuracy\[1\].sparse must be a number or null"),
         ("accuracy.0.teacher", None, "teacher must be a number, got None"),
         ("accuracy.0.teacher", float("nan"), "accuracy.teacher is a fraction"),
+        ("accuracy.0.metric", "top5", "metric must be one of top1, mean_iou, pixel_accuracy, box_"),
+        ("preprocessing.framing", "pad", "framing must be one of crop, letterbox, got 'pad'"),
         ("accuracy.0.images", 0, "at least one picture, got images = 0"),
         ("provenance", ["a"], "card.provenance must be an object of texts"),
         ("provenance", {"year": 2026}, "card.provenance must be an object of texts"),
         ("labels", "imagenet-1k", "labels must be"),
         ("labels", {"names": ["a", 1]}, "labels must be"),
         ("labels", {"set": "imagenet-1k", "names": ["a"]}, "labels must be"),
-        ("labels", {"set": "../card"}, "unknown label set '../card'; known sets: imagenet-1k"),
+        ("labels", {"set": "../card"}, "unknown label set '../card'; known sets: ade20k, "),
         ("labels", {"names": []}, "at least one name"),
     ],
 )

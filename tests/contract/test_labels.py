@@ -18,6 +18,29 @@ def test_imagenet_has_its_thousand_classes_in_the_order_of_the_synsets():
     )
 
 
+def test_coco_has_its_eighty_classes_by_the_ids_of_its_annotations():
+    coco = labels.load("coco")
+
+    assert len(coco) == len(set(coco.names)) == 80
+    assert list(map(int, coco.ids)) == sorted(set(map(int, coco.ids)))
+    for index, category, name in (
+        (0, "1", "person"),
+        (11, "13", "stop sign"),
+        (79, "90", "toothbrush"),
+    ):
+        assert (coco.ids[index], coco.names[index]) == (category, name)
+        assert coco.index(name) == coco.index(category) == index
+
+
+def test_ade20k_has_its_hundred_and_fifty_classes_by_the_values_of_its_annotations():
+    ade20k = labels.load("ade20k")
+
+    assert ade20k.ids == tuple(map(str, range(1, 151)))
+    assert len(set(ade20k.names)) == 150
+    for index, name in ((0, "wall"), (12, "person"), (44, "chest of drawers"), (149, "flag")):
+        assert ade20k.index(name) == index
+
+
 @pytest.mark.parametrize("index", range(0, 1000, 37))
 def test_every_id_and_whole_name_means_its_class(index):
     assert IMAGENET.index(IMAGENET.ids[index]) == index
@@ -85,7 +108,7 @@ def test_inline_labels_that_are_empty_or_repeated_are_refused(names, message):
 
 
 def test_an_unknown_set_is_refused_and_the_known_ones_are_named():
-    with pytest.raises(CardError, match="known sets: imagenet-1k"):
+    with pytest.raises(CardError, match="known sets: ade20k, coco, imagenet-1k"):
         labels.load("imagenet-22k")
 
 
