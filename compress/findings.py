@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +13,9 @@ from torch import Tensor, nn
 
 from compress.data.folder import ImageFolder, ordered_batches
 from compress.networks.network import Layer, captured_outputs
+from compress.thumbnail import address
 
 _BATCH = 32
-_SMALL_PX = 64
-_THUMBNAIL_PX = 128
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,14 @@ def compare(
             teachers, students = _answer(dense, label, names), _answer(small, label, names)
             counts[teachers.right, students.right] += 1
             if teachers.label != students.label and len(shown) < examples:
-                shown.append(Disagreement(_address(pixels), names[label], teachers, students))
+                shown.append(
+                    Disagreement(
+                        address(Image.fromarray(np.asarray(pixels))),
+                        names[label],
+                        teachers,
+                        students,
+                    )
+                )
     return Comparison(
         counts[True, True], counts[True, False], counts[False, True], counts[False, False], shown
     )
@@ -147,15 +151,6 @@ def _probabilities(network: nn.Module, images: Tensor) -> Tensor:
 def _answer(probabilities: Tensor, label: int, names: Sequence[str]) -> Answer:
     best = int(probabilities.argmax())
     return Answer(names[best], probabilities[best].item(), best == label)
-
-
-def _address(pixels: Tensor) -> str:
-    image = Image.fromarray(np.asarray(pixels))
-    image.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
-    kind = "png" if max(image.size) <= _SMALL_PX else "jpeg"
-    data = io.BytesIO()
-    image.save(data, kind)
-    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
 def _device(network: nn.Module) -> torch.device:

@@ -18,12 +18,12 @@ from torch import Tensor
 from compress.errors import ExportError
 from compress.evaluate import Answers, onnx_asked, torch_asked
 from compress.networks.network import Network
+from compress.pairing import SEEN, pairs
 
 _AGREEMENT = 0.98
 # Between classes whose probabilities differ by less, such rounding may decide.
 _WAVERING = 0.1
-# Objects below this score are noise; boxes that overlap by this much are the same.
-_SEEN = 0.3
+# Boxes that overlap by this much are the same.
 _SAME_BOX = 0.9
 _SCORE_TOLERANCE = 0.02
 
@@ -114,52 +114,23 @@ def _class_maps(expected: Answers, came: Answers) -> Parity:
 
 
 def _detections(expected: Answers, came: Answers) -> Parity:
-    """Pair each object of the network with the graph's nearest box of the same class."""
     found = [
-        (best[0], best[1], picture, place)
-        for picture, place in np.argwhere(_told(expected["scores"]))
-        for best in [_nearest(expected, came, picture, place)]
+        (overlap, apart, f"picture {picture}, object {place}")
+        for picture in range(len(expected["scores"]))
+        for place, overlap, apart in pairs(expected, came, picture)
     ]
-    overlaps, differences = (np.array([row[index] for row in found]) for index in (0, 1))
-    worst = int(differences.argmax())
+    # Nothing is seen: then nothing may be seen by the graph.
+    found = found or [(1.0, float(came["scores"].max(initial=0) >= 2 * SEEN), "no object")]
+    largest, where = max((apart, where) for _, apart, where in found)
     return Parity(
-        largest=float(differences[worst]),
-        mean=float(differences.mean()),
-        agreement=float((overlaps >= _SAME_BOX).mean()),
-        where=f"picture {found[worst][2]}, object {found[worst][3]}",
+        largest=largest,
+        mean=float(np.mean([apart for _, apart, _ in found])),
+        agreement=float(np.mean([overlap >= _SAME_BOX for overlap, _, _ in found])),
+        where=where,
         differs="scores",
         agrees="of the objects have the same class and place",
         allowed=_SCORE_TOLERANCE,
     )
-
-
-def _told(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Choose the objects that a reader would see, and the best one of each picture."""
-    told: npt.NDArray[np.bool_] = scores >= _SEEN
-    told[:, 0] = True
-    return told
-
-
-def _nearest(expected: Answers, came: Answers, picture: int, place: int) -> tuple[float, float]:
-    """Return the overlap with the nearest box of the same class, and how far the scores differ."""
-    score = float(expected["scores"][picture, place])
-    same = came["labels"][picture] == expected["labels"][picture, place]
-    if not same.any():
-        return 0.0, score
-    overlaps = _overlaps(expected["boxes"][picture, place], came["boxes"][picture][same])
-    best = int(overlaps.argmax())
-    return float(overlaps[best]), abs(score - float(came["scores"][picture][same][best]))
-
-
-def _overlaps(
-    box: npt.NDArray[np.float32], others: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    """Return the intersection over union of one [4] box with [n, 4] others, xyxy."""
-    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    shared = sides.clip(min=0).prod(axis=1)
-    areas = (others[:, 2:] - others[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
-    overlaps: npt.NDArray[np.float32] = shared / np.maximum(areas - shared, 1e-12)
-    return overlaps
 
 
 _COMPARE: dict[str, Callable[[Answers, Answers], Parity]] = {

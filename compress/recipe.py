@@ -88,8 +88,9 @@ class Input(_Part):
 
     height: Count
     width: Count
-    shorter_side_px: Count
+    shorter_side_px: Annotated[int, Field(ge=0)] = 0
     interpolation: Literal["bicubic", "bilinear", "lanczos"] = "bicubic"
+    framing: Literal["crop", "letterbox"] = "crop"
 
     @model_validator(mode="after")
     def _can_be_cut(self) -> Input:

@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 import torch
 
-from compress import accounting, charts, findings, latency
+from compress import accounting, charts, findings, latency, sketches
 from compress.distill import layer_weights
 from compress.evaluate import METRICS
 from compress.formats import shown
@@ -74,6 +74,7 @@ def card(outcome: Outcome) -> ModelCard:
             teacher=outcome.dense.scores[data].main,
             sparse=outcome.sparse.scores[data].main,
             quantized=outcome.quantized.scores[data].main,
+            metric=outcome.quantized.scores[data].metric,
         )
         for data in outcome.task.held_out
     )
@@ -182,7 +183,8 @@ def _facts(outcome: Outcome, parity: Parity, run: Run) -> dict[str, Any]:
         "layer_weights": layer_weights(
             outcome.sparse.history.layer_losses, outcome.recipe.distill.layer_weights
         ),
-        "comparison": _comparison(outcome),
+        "comparison": _comparison(outcome) if outcome.recipe.task == "classify" else None,
+        "sketches": _sketches(outcome) if outcome.recipe.task != "classify" else None,
         "skipped": _skipped(outcome),
         "pictures": len(outcome.task.train) + sum(map(len, outcome.task.held_out.values())),
         "recipe": outcome.recipe.model_dump(mode="json"),
@@ -235,6 +237,14 @@ def _comparison(outcome: Outcome) -> dict[str, Any]:
     data, images = next(iter(outcome.task.held_out.items()))
     found = findings.compare(
         outcome.dense.network, outcome.quantized.network, images, outcome.task.labels.names
+    )
+    return {"data": data, **dataclasses.asdict(found)}
+
+
+def _sketches(outcome: Outcome) -> dict[str, Any]:
+    data, pictures = next(iter(outcome.task.held_out.items()))
+    found = sketches.compare(
+        outcome.dense.network, outcome.quantized.network, pictures, outcome.task.labels.names
     )
     return {"data": data, **dataclasses.asdict(found)}
 
