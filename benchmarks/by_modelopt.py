@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from compress import stages
 from compress.criteria.classify import hard_loss
-from compress.data.folder import Batch
+from compress.data.batch import Batch
 from compress.distill import Losses
 from compress.errors import CompressError, RecipeError
 from compress.evaluate import Score, torch_asked

@@ -12,7 +12,10 @@ import numpy.typing as npt
 import torch
 
 from compress.criteria.criterion import as_float
-from compress.data.folder import Batch, ImageFolder, chosen_batches
+from compress.data.batch import Batch
+from compress.data.folder import ImageFolder
+from compress.data.loading import chosen_batches
+from compress.data.pictures import Pictures
 from compress.errors import DataError, PlanError
 from compress.networks.network import Network
 from compress.parallel import Processes
@@ -90,7 +93,7 @@ class TopFive:
 
     def of(self, answers: Answers, batch: Batch) -> list[int]:
         """Return how many classes come before the right one."""
-        return _ranks(answers["scores"], batch.labels.numpy())
+        return _ranks(answers["scores"], batch.tensor.numpy())
 
     def values(self, found: list[int]) -> dict[str, float]:
         """Return the share of pictures whose class is the best, and among the best five."""
@@ -100,7 +103,7 @@ class TopFive:
 
 def evaluate(
     ask: Asked,
-    images: ImageFolder,
+    images: Pictures,
     metric: Metric,
     what: str,
     processes: Processes | None = None,

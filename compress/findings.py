@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from compress.data.folder import ImageFolder, ordered_batches
+from compress.data.loading import ordered_batches
+from compress.data.pictures import Pictures
 from compress.networks.network import Layer, captured_outputs
 from compress.thumbnail import address
 
@@ -73,7 +74,7 @@ class Comparison:
 def compare(
     teacher: nn.Module,
     student: nn.Module,
-    images: ImageFolder,
+    images: Pictures,
     names: Sequence[str],
     *,
     limit: int = 256,
@@ -92,11 +93,11 @@ def compare(
     counts = {(one, other): 0 for one in (True, False) for other in (True, False)}
     shown: list[Disagreement] = []
     for batch in ordered_batches(images, _BATCH, limit):
-        if not len(batch.labels):
+        if not len(batch.images):
             continue
         one, other = (_probabilities(network, batch.images) for network in (teacher, student))
         for pixels, label, dense, small in zip(
-            batch.images, batch.labels.tolist(), one, other, strict=True
+            batch.images, batch.tensor.tolist(), one, other, strict=True
         ):
             teachers, students = _answer(dense, label, names), _answer(small, label, names)
             counts[teachers.right, students.right] += 1

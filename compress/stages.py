@@ -20,7 +20,7 @@ from compress.admm import optimal_rows
 from compress.attention import prefer_products
 from compress.calibrate import calibrate
 from compress.criteria.criterion import as_float
-from compress.data.folder import Batch
+from compress.data.batch import Batch
 from compress.distill import Losses, MixedDistillation, Weights, layer_weights
 from compress.errors import RecipeError
 from compress.evaluate import Score, torch_asked

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from compress.data.folder import Batch
+from compress.data.batch import Batch
 from compress.distill import Losses
 from compress.errors import TrainingError
 from compress.parallel import Processes

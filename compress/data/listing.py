@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
+from compress.data.pictures import UNLABELLED
 from compress.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 _SHARD = ".tar"
-UNLABELLED = -1
 # More bytes than any class index, id or name takes.
 _LABEL_BYTES = 1024
 

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from compress.data import digits
-from compress.data.folder import Batch, ImageFolder
+from compress.data.batch import Batch
+from compress.data.folder import ImageFolder
+from compress.data.pictures import Pictures
 from compress.evaluate import Metric, TopFive
 from compress.parallel import Processes
 from compress.tasks.task import Task
@@ -39,7 +41,7 @@ class Classification(Task):
         """Open one labelled folder."""
         return ImageFolder(root, self.labels, self.preprocessing)
 
-    def metric(self, _pictures: ImageFolder) -> Metric:
+    def metric(self, _pictures: Pictures) -> Metric:
         """Return top-1 and top-5."""
         return TopFive()
 
@@ -54,12 +56,13 @@ class Classification(Task):
         """
         share = self.recipe.data.augment.mix
         # Bytes travel; blends are made where they are needed.
-        images = batch.images.to(device, non_blocking=True)
+        batch = batch.to(device)
+        images = batch.images
         if share:
             images = blended(images, share, (self.recipe.seed, step), batch.first)
         if not self.recipe.data.labelled:
             return images, None
-        return images, batch.labels.to(device, non_blocking=True)
+        return images, batch.tensor
 
 
 def blended(images: Tensor, share: float, seed: tuple[int, int], first: int = 0) -> Tensor:

@@ -12,14 +12,9 @@ import torch
 from torch import Tensor
 
 from compress.criteria.criterion import Raw
-from compress.data.folder import (
-    Batch,
-    ImageFolder,
-    Share,
-    ordered_batches,
-    steps_per_epoch,
-    training_batches,
-)
+from compress.data.batch import Batch
+from compress.data.loading import Share, ordered_batches, steps_per_epoch, training_batches
+from compress.data.pictures import Pictures
 from compress.errors import DataError, RecipeError
 from compress.evaluate import Asked, Metric, Score, evaluate
 from compress.parallel import Processes
@@ -57,15 +52,15 @@ class Task(ABC):
         self.held_out = {name: self.held_out_pictures(root) for name, root in data.evaluate.items()}
 
     @abstractmethod
-    def training_pictures(self, augment: Augment | None) -> ImageFolder:
+    def training_pictures(self, augment: Augment | None) -> Pictures:
         """Open the training pictures, with labels where the recipe has them."""
 
     @abstractmethod
-    def held_out_pictures(self, root: Path) -> ImageFolder:
+    def held_out_pictures(self, root: Path) -> Pictures:
         """Open labelled pictures to score a network on."""
 
     @abstractmethod
-    def metric(self, pictures: ImageFolder) -> Metric:
+    def metric(self, pictures: Pictures) -> Metric:
         """Return what scores a network on held-out pictures."""
 
     def steps_per_epoch(self, schedule: Schedule) -> int:
@@ -140,10 +135,8 @@ class Task(ABC):
             [b, h, w, 3] pictures, and what the task's criterion takes as labels, or None where
             the teacher has to give them.
         """
-        images = batch.images.to(device, non_blocking=True)
-        if not self.recipe.data.labelled:
-            return images, None
-        return images, batch.labels.to(device, non_blocking=True)
+        batch = batch.to(device)
+        return batch.images, batch.targets if self.recipe.data.labelled else None
 
     def evaluate(self, ask: Asked, what: str) -> dict[str, Score]:
         """Score a network on every held-out set."""

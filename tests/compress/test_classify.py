@@ -69,7 +69,7 @@ def test_labels_come_with_labelled_pictures(folder):
     images, labels = task.inputs(batch, 0)
 
     assert torch.equal(images, batch.images)
-    assert torch.equal(labels, batch.labels)
+    assert torch.equal(labels, batch.targets)
 
 
 def unlabelled(folder, **changes):

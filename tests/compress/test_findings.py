@@ -9,7 +9,8 @@ from PIL import Image
 from torch import nn
 
 from compress.calibrate import calibrate
-from compress.data.folder import ImageFolder, ordered_batches
+from compress.data.folder import ImageFolder
+from compress.data.loading import ordered_batches
 from compress.findings import compare, layer_noise
 from compress.quantize import insert_quantizers, switch_on
 from contract import labels

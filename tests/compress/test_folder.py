@@ -6,15 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from compress.data.folder import (
-    Batch,
-    ImageFolder,
-    Share,
-    _random_box,
-    ordered_batches,
-    steps_per_epoch,
-    training_batches,
-)
+from compress.data.batch import Batch
+from compress.data.crop import random_box
+from compress.data.folder import ImageFolder
+from compress.data.loading import Share, ordered_batches, steps_per_epoch, training_batches
 from compress.errors import DataError
 from compress.recipe import Augment
 from contract import labels, preprocess
@@ -42,7 +37,7 @@ def take(images: ImageFolder, count: int, first_step: int = 0, workers: int = 0)
 
 def same(one: list[Batch], other: list[Batch]) -> bool:
     return all(
-        torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
+        torch.equal(a.images, b.images) and torch.equal(a.targets, b.targets)
         for a, b in zip(one, other, strict=True)
     )
 
@@ -83,16 +78,16 @@ def test_fewer_pictures_than_a_batch_are_one_step_an_epoch(root):
     stream = training_batches(images, 64)
 
     assert steps_per_epoch(len(images), 64) == 1
-    assert [len(batch.labels) for (batch,) in itertools.islice(stream, 3)] == [15, 15, 15]
+    assert [len(batch.targets) for (batch,) in itertools.islice(stream, 3)] == [15, 15, 15]
 
 
 def test_labels_are_those_of_the_folders(root):
     batches = list(ordered_batches(ImageFolder(root, LABELS, SIZE), 4))
 
-    assert torch.cat([batch.labels for batch in batches]).tolist() == [2] * 5 + [1] * 5 + [0] * 5
+    assert torch.cat([batch.targets for batch in batches]).tolist() == [2] * 5 + [1] * 5 + [0] * 5
     for batch in batches:
         # Each class's pictures are brightest in its channel.
-        assert torch.equal(batch.images.float().mean(dim=(1, 2)).argmax(dim=1), batch.labels)
+        assert torch.equal(batch.images.float().mean(dim=(1, 2)).argmax(dim=1), batch.targets)
 
 
 def test_evaluation_reads_pictures_as_serving_does(root):
@@ -108,7 +103,7 @@ def test_evaluation_reads_pictures_as_serving_does(root):
 def test_a_limit_spreads_over_the_whole_set(root, limit):
     images = ImageFolder(root, LABELS, SIZE)
 
-    found = torch.cat([batch.labels for batch in ordered_batches(images, 4, limit=limit)])
+    found = torch.cat([batch.targets for batch in ordered_batches(images, 4, limit=limit)])
 
     assert len(found) == min(limit, 15)
     if limit >= 4:
@@ -125,7 +120,7 @@ def test_a_damaged_picture_is_named_and_skipped_and_the_rest_counted(root):
     skipped = dict(itertools.chain.from_iterable(batch.skipped for batch in batches))
     assert list(skipped) == [str(damaged)]
     assert "damaged" in skipped[str(damaged)]
-    assert sum(len(batch.labels) for batch in batches) == 14
+    assert sum(len(batch.targets) for batch in batches) == 14
     assert sum(len(batch.images) for batch in batches) == 14
 
 
@@ -136,7 +131,7 @@ def test_a_picture_that_vanished_is_skipped(root):
     (batch,) = ordered_batches(images, 64)
 
     assert [Path(path).name for path, _ in batch.skipped] == ["00.png"]
-    assert len(batch.labels) == 14
+    assert len(batch.targets) == 14
 
 
 def test_a_training_batch_of_damaged_pictures_alone_is_refused_with_a_reason(root):
@@ -239,7 +234,7 @@ def test_random_crops_stay_inside_the_picture_and_keep_their_share():
     rng = np.random.default_rng(0)
 
     for _ in range(2000):
-        left, top, right, bottom = _random_box((40, 30), augment, rng)
+        left, top, right, bottom = random_box((40, 30), augment, rng)
         assert 0 <= left < right <= 40 + 1e-9
         assert 0 <= top < bottom <= 30 + 1e-9
         width, height = right - left, bottom - top
@@ -287,7 +282,7 @@ def test_the_shares_of_all_processes_make_up_the_batch(root, processes, pieces):
         assert [piece.first for piece in found] == list(range(0, 4, 4 // len(found)))
         assert len(found) == processes * pieces
         assert torch.equal(torch.cat([piece.images for piece in found]), batch.images)
-        assert torch.equal(torch.cat([piece.labels for piece in found]), batch.labels)
+        assert torch.equal(torch.cat([piece.targets for piece in found]), batch.targets)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(root):

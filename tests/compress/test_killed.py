@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.multiprocessing import ProcessExitedException
 
 from compress import pipeline, report
-from compress.data.folder import Batch
+from compress.data.batch import Batch
 from compress.parallel import Processes
 from compress.recipe import Recipe
 from compress.tasks.classify import Classification

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compress.data.folder import ImageFolder, ordered_batches
+from compress.data.folder import ImageFolder
 from compress.data.listing import pictures_below
+from compress.data.loading import ordered_batches
 from compress.errors import DataError
 from contract import labels
 from contract.preprocess import Preprocessing
@@ -86,7 +87,7 @@ def test_a_damaged_picture_in_a_shard_is_named_and_left_out(pictures, tmp_path):
 
     batches = list(ordered_batches(ImageFolder(folder, LABELS, SIZE), 4))
 
-    assert sum(len(batch.labels) for batch in batches) == 9
+    assert sum(len(batch.targets) for batch in batches) == 9
     ((name, reason),) = [entry for batch in batches for entry in batch.skipped]
     assert name.endswith("002.tar:broken.jpg")
     assert reason
@@ -102,7 +103,7 @@ def test_a_shard_that_lost_its_end_after_it_was_listed_costs_pictures_not_the_ru
 
     (batch,) = ordered_batches(images, 16)
 
-    assert len(batch.labels) == 8
+    assert len(batch.targets) == 8
     assert "expected" in batch.skipped[0][1]
 
 

@@ -8,7 +8,7 @@ import torch
 
 from compress import stages
 from compress.criteria.classify import hard_loss, soft_loss
-from compress.data.folder import Batch
+from compress.data.batch import Batch
 from compress.distill import layer_weights
 from compress.errors import RecipeError
 from compress.quantize import activation_quantizers

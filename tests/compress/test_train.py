@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from compress.data.folder import Batch
+from compress.data.batch import Batch
 from compress.distill import Losses
 from compress.prune import Masks, magnitude_masks
 from compress.recipe import Schedule
@@ -49,7 +49,7 @@ def loss_of(fails_at: int | None = None) -> Loss:
         if step == fails_at:
             raise _Killed
         logits = forward(batch.images)
-        hard = F.cross_entropy(logits, batch.labels)
+        hard = F.cross_entropy(logits, batch.targets)
         size = logits.square().mean()
         terms = {"hard": hard.detach(), "size": size.detach()}
         return Losses(hard + 0.1 * size, terms, {"last": size.detach()})
@@ -218,8 +218,8 @@ def test_training_lowers_the_loss_and_leaves_evaluation_mode(tmp_path):
     train(Stage("stage", trained, loss, batches, STEPS_PER_EPOCH), SCHEDULE, run(tmp_path))
 
     with torch.inference_mode():
-        after = F.cross_entropy(trained(fixed.images), fixed.labels)
-        before = F.cross_entropy(network()(fixed.images), fixed.labels)
+        after = F.cross_entropy(trained(fixed.images), fixed.targets)
+        before = F.cross_entropy(network()(fixed.images), fixed.targets)
     assert after < before / 2
     assert not trained.training
 
@@ -371,7 +371,7 @@ def test_without_dropout_only_batch_norms_are_in_training(tmp_path):
 def pieces(count: int) -> Callable[[int], Iterator[list[Batch]]]:
     def divided(first: int) -> Iterator[list[Batch]]:
         for (batch,) in batches(first):
-            parts = zip(batch.images.chunk(count), batch.labels.chunk(count), strict=True)
+            parts = zip(batch.images.chunk(count), batch.targets.chunk(count), strict=True)
             yield [Batch(images, labels) for images, labels in parts]
 
     return divided

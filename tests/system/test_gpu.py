@@ -9,7 +9,7 @@ import torch
 
 from compress import bundles, evaluate, pipeline, recipe_file
 from compress.criteria.classify import OneClass
-from compress.data.folder import Batch
+from compress.data.batch import Batch
 from compress.distill import MixedDistillation, Weights
 from compress.prune import magnitude_masks
 from compress.recipe import Schedule

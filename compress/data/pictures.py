@@ -1,0 +1,81 @@
+"""Any data set of pictures: what training, calibration and evaluation ask of it."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import Dataset
+
+from compress.errors import DataError
+from contract.errors import ImageError
+
+# The target of a picture without one, whatever the task.
+UNLABELLED = -1
+Target = int | npt.NDArray[np.generic] | dict[str, npt.NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture as the network takes it, and what it shows.
+
+    Args:
+        pixels: [h, w, 3] uint8, RGB.
+        target: A class; a class map [h, w] int64; or objects, a dict of arrays with one row each.
+            -1 where the data set has none.
+        index: Of the picture in its data set.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    target: Target
+    index: int
+
+
+class Pictures(Dataset["Sample | tuple[str, str]"], abc.ABC):
+    """Pictures with or without targets, read when they are asked for.
+
+    An item is asked for by (epoch, index): what is drawn for it depends on these and the seed
+    alone, so a resumed run sees the same pictures, whoever decodes them.
+
+    Args:
+        seed: Of the order and of what is drawn.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+
+    @abc.abstractmethod
+    def name(self, index: int) -> str:
+        """Name a picture as people look for it."""
+
+    @abc.abstractmethod
+    def read(self, epoch: int, index: int) -> tuple[npt.NDArray[np.uint8], Target]:
+        """Return the pixels [h, w, 3] and the target of one picture.
+
+        Raises:
+            ImageError: The picture is damaged.
+            DataError: Its target is missing, damaged, or does not fit it.
+            OSError: A file is gone or cannot be read.
+        """
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | tuple[str, str]:
+        """Read picture ``key = (epoch, index)``; a damaged one yields its name and the reason."""
+        epoch, index = key
+        try:
+            return Sample(*self.read(epoch, index), index)
+        except (ImageError, DataError, OSError) as error:
+            return self.name(index), str(error)
+
+    def order(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Return the indices of all pictures as an epoch of training shows them."""
+        return np.random.default_rng((self.seed, epoch)).permutation(len(self))
+
+    def draws(self, epoch: int, index: int) -> np.random.Generator:
+        """Return what decides how training changes one picture."""
+        return np.random.default_rng((self.seed, epoch, index))
