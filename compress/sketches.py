@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from compress.data.folder import ImageFolder, ordered_batches
+from compress.data.loading import ordered_batches
+from compress.data.pictures import Pictures
 from compress.evaluate import Answers, torch_asked
 from compress.networks.network import Network
 from compress.pairing import SEEN, pairs
@@ -60,7 +61,7 @@ class Sketches:
 def compare(
     teacher: Network,
     student: Network,
-    pictures: ImageFolder,
+    pictures: Pictures,
     names: Sequence[str],
     *,
     limit: int = 48,
