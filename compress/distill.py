@@ -139,8 +139,9 @@ class MixedDistillation:
         compared = list(self.weights.layers) if self.weights.feature else []
         with captured_outputs(self.teacher, compared) as teacher_maps, torch.no_grad():
             taught = as_float(self.teacher(images))
+        labels = self.criterion.predicted(taught) if targets is None else targets
         with captured_outputs(self.student, compared) as student_maps:
-            came = as_float((forward or self.student)(images, self.teacher.hint(taught)))
+            came = as_float((forward or self.student)(images, self.teacher.hint(taught, labels)))
         counted = self.criterion.agreement(came, taught).detach()
         if not self.weights.agree_only:
             counted = torch.ones_like(counted)
@@ -150,7 +151,6 @@ class MixedDistillation:
             name: feature_loss(student_maps[name], teacher_maps[name], counted, count)
             for name in compared
         }
-        labels = self.criterion.predicted(taught) if targets is None else targets
         soft = self.criterion.soft(came, taught, self.weights.temperature)
         terms = {
             "hard": self.criterion.hard(came, labels),

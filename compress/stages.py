@@ -65,7 +65,8 @@ def dense_teacher(work: Work) -> Result:
         def loss(forward: nn.Module, batch: Batch, step: int) -> Losses:
             images, labels = work.task.inputs(batch, step, work.device)
             assert labels is not None  # noqa: S101 - the recipe was checked for it
-            term = criterion.hard(as_float(forward(images)), labels)
+            outputs = as_float(forward(images, network.hint(None, labels)))
+            term = criterion.hard(outputs, labels)
             return Losses(term, {"hard": term.detach()}, {})
 
         return _train(work, "teacher", network, loss, schedule)

@@ -80,8 +80,13 @@ class Network(nn.Module):
         """Turn what ``forward`` gives into the graph's outputs, by name."""
         raise NotImplementedError
 
-    def hint(self, _raw: Any) -> Any:
-        """Return what a student needs of its teacher's outputs to be compared with it."""
+    def hint(self, _raw: Any, _targets: Any = None) -> Any:
+        """Return what ``forward`` needs to be compared with this network and with labels.
+
+        Args:
+            _raw: What this network gave; None where nobody teaches.
+            _targets: Labels as the criterion takes them.
+        """
         return None
 
     def use_exportable_attention(self) -> None:
