@@ -1,8 +1,4 @@
-"""Pictures on disk with one class each, and what training does to them.
-
-Pictures are decoded by ``contract.preprocess``, the same code that serves, and only when they are
-needed.
-"""
+"""Pictures on disk with one class each: folders in ImageNet layout, and tar shards of them."""
 
 from __future__ import annotations
 
@@ -13,10 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from compress.data.crop import random_box
+from compress.data.framing import framed
 from compress.data.listing import pictures_below
 from compress.data.pictures import Pictures
-from contract import preprocess
 
 if TYPE_CHECKING:
     from compress.recipe import Augment
@@ -64,14 +59,7 @@ class ImageFolder(Pictures):
     def read(self, epoch: int, index: int) -> tuple[npt.NDArray[np.uint8], int]:
         """Return the pixels [h, w, 3] and the class of one picture."""
         stored = self.files[index]
-        return self._pixels(stored.read(), epoch, index), stored.label
-
-    def _pixels(self, data: bytes, epoch: int, index: int) -> npt.NDArray[np.uint8]:
-        if self.augment is None:
-            return preprocess.preprocess(data, self.preprocessing)
-        rng = self.draws(epoch, index)
-        image = preprocess.decode(data)
-        box = random_box(image.size, self.augment, rng)
-        size = (self.preprocessing.width, self.preprocessing.height)
-        pixels = np.asarray(image.resize(size, preprocess.resampling(self.preprocessing), box=box))
-        return pixels[:, ::-1] if self.augment.flip and rng.random() < 0.5 else pixels
+        pixels, _ = framed(
+            stored.read(), self.preprocessing, self.augment, self.draws(epoch, index)
+        )
+        return pixels, stored.label
