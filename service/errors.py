@@ -5,6 +5,7 @@ ServiceError (Exception)
 ├── ModelError      one model cannot be loaded or run; the others can
 ├── GoneError       whoever asked went away; nobody waits for an answer
 └── GatewayError    one request has no answer; `code` says why, each transport has a table for it
+    └── WrongTaskError  the model is for another task; `task` says for which
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Code(str, Enum):
     TOO_MANY_PIXELS = "too_many_pixels"
     BAD_IMAGE = "bad_image"
     UNKNOWN_MODEL = "unknown_model"
+    WRONG_TASK = "wrong_task"
     MODEL_UNAVAILABLE = "model_unavailable"
     OVERLOADED = "overloaded"
     READ_TIMEOUT = "read_timeout"
@@ -62,6 +64,19 @@ class GatewayError(ServiceError):
         self.code = code
         self.detail = detail
         self.retry_after_s = retry_after_s
+
+
+class WrongTaskError(GatewayError):
+    """A model was asked to do what another kind of model does.
+
+    Args:
+        detail: What was expected, what came, what to do.
+        task: What the model does.
+    """
+
+    def __init__(self, detail: str, task: str) -> None:
+        super().__init__(Code.WRONG_TASK, detail)
+        self.task = task
 
 
 IMAGE_FAULTS: Final = {

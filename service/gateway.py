@@ -7,28 +7,34 @@ A request passes six stages: its bytes are read, decoded, preprocessed, wait for
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
-
-from PIL import Image
+from typing import Any, Final, Generic, TypeVar
 
 from contract.errors import ImageError
-from contract.preprocess import FORMATS, Preprocessing, decode, fit
-from service.errors import Code, GatewayError, GoneError, ModelError, of_image
-from service.executors.executor import Executor, Images, Model
+from contract.preprocess import Preprocessing, decode_to_fit, fit_decoded
+from service.errors import Code, GatewayError, GoneError, ModelError, WrongTaskError, of_image
+from service.executors.executor import Executor, Images, Model, Outputs
 from service.ledger import Ledger
 from service.metrics import Metrics
 from service.settings import Settings
-from service.tasks import classify
-from service.tasks.classify import Prediction
+from service.tasks import classify, detect, segment
+from service.tasks.task import Asked, Task
+from service.tasks.view import View
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+OptionsT = TypeVar("OptionsT")
+ResultT = TypeVar("ResultT")
+
+TASKS: Final[Mapping[str, Task[Any, Any]]] = {
+    task.name: task for task in (classify.TASK, detect.TASK, segment.TASK)
+}
 PREFERRED_MODEL: Final = "deit-tiny"
 _RETRY_AFTER_S: Final = 1
 
@@ -37,13 +43,13 @@ Source = Callable[[], Awaitable[bytes]]
 
 
 @dataclass(frozen=True)
-class Classification:
-    """The answer to one classified picture.
+class Answer(Generic[ResultT]):
+    """The answer to one picture.
 
     Args:
         model: Who answered.
         version: Which version of it.
-        predictions: Likeliest classes, best first.
+        result: The prediction of the task.
         width_px: Width of the upright picture.
         height_px: Its height.
         timings_ms: Milliseconds by stage, and `total`.
@@ -51,7 +57,7 @@ class Classification:
 
     model: str
     version: int
-    predictions: list[Prediction]
+    result: ResultT
     width_px: int
     height_px: int
     timings_ms: dict[str, float]
@@ -60,8 +66,7 @@ class Classification:
 @dataclass(frozen=True)
 class _Picture:
     images: Images
-    width_px: int
-    height_px: int
+    view: View
 
 
 class Gateway:
@@ -78,8 +83,11 @@ class Gateway:
         self.unavailable = dict(executor.unavailable)
         self.models: Mapping[str, Model] = self._servable()
         self.default = _default(self.models, settings.default_model)
+        self.defaults = _defaults(self.models, self.default)
         self.metrics = Metrics(self.models, executor.name)
         self._threads = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
+        # Of their own: what has been through the network shall not wait behind what has not.
+        self._finishing = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="finish")
         self._turns = asyncio.Semaphore(executor.concurrency)
         self._admitted = 0
         self._capacity = settings.decode_threads + executor.concurrency + settings.queue_limit
@@ -89,19 +97,21 @@ class Gateway:
         """What runs the networks."""
         return self._executor.name
 
-    async def classify(
+    async def answer(
         self,
+        task: Task[OptionsT, ResultT],
         model: str | None,
         source: Source,
-        top_k: int | None = None,
+        options: OptionsT,
         ledger: Ledger | None = None,
-    ) -> Classification:
+    ) -> Answer[ResultT]:
         """Say what one picture shows.
 
         Args:
-            model: Which model to ask; None for the default.
+            task: What to do with it.
+            model: Which model to ask; None for the default of the task.
             source: Gives the bytes of the picture.
-            top_k: How many classes to name; all of them where the model has fewer.
+            options: What the request chose.
             ledger: Gets the time of every stage that is reached; begun by who asks, if given.
 
         Raises:
@@ -109,37 +119,61 @@ class Gateway:
             GoneError: The source said so.
         """
         ledger = ledger or Ledger()
-        with self._counted(model), self._admission():
-            target = self._target(model)
+        with self._counted(task.name, model), self._admission():
+            target = self._target(task.name, model)
             data = await self._read(source, ledger)
-            answer = self._classify(target, data, top_k or self._settings.top_k, ledger)
+            answer = self._answer(task, target, data, options, ledger)
             result = await self._before(self._settings.deadline_s, answer)
         self.metrics.observe(target.name, ledger.stages_s(), ledger.total_s())
         return result
 
-    def refused(self, model: str | None, outcome: str) -> None:
+    def refused(self, task: str, model: str | None, outcome: str) -> None:
         """Count a request that a transport refused, so that it never became a call of this class.
 
         Args:
+            task: What it asked for.
             model: Which model it named.
             outcome: The code of the refusal.
         """
-        self.metrics.count(self._label(model), outcome)
+        self.metrics.count(self._label(task, model), outcome)
 
     def close(self) -> None:
         """Let the executor go. Requests have ended by then."""
-        self._threads.shutdown(cancel_futures=True)
+        for threads in (self._threads, self._finishing):
+            threads.shutdown(cancel_futures=True)
         self._executor.close()
 
-    async def _classify(
-        self, target: Model, data: bytes, top_k: int, ledger: Ledger
-    ) -> Classification:
+    async def _answer(
+        self,
+        task: Task[OptionsT, ResultT],
+        target: Model,
+        data: bytes,
+        options: OptionsT,
+        ledger: Ledger,
+    ) -> Answer[ResultT]:
         picture = await self._picture(target.card.preprocessing, data, ledger)
+        outputs = await self._infer(target, picture.images, ledger)
+        given_up = threading.Event()
+        asked = Asked(target.card.labels, picture.view, options, given_up.is_set)
+
+        def work() -> ResultT:
+            with ledger.stage("postprocess"):
+                return task.predict(outputs, asked)
+
+        try:
+            result = await self._on(self._finishing, work, ledger)
+        finally:
+            # Work that has begun cannot be cancelled from outside.
+            given_up.set()
+        size_px = picture.view.size_px
+        return Answer(target.name, target.version, result, *size_px, ledger.timings_ms())
+
+    async def _infer(self, target: Model, images: Images, ledger: Ledger) -> Outputs:
         with ledger.stage("queue"):
             await self._turns.acquire()
         try:
             with ledger.stage("infer"):
-                outputs = await self._executor.infer(target.name, picture.images)
+                return await self._executor.infer(target.name, images)
         except ModelError as error:
             logger.exception("model %s failed", target.name)
             raise GatewayError(
@@ -147,16 +181,16 @@ class Gateway:
             ) from error
         finally:
             self._turns.release()
-        with ledger.stage("postprocess"):
-            predictions = classify.predict(outputs, target.card.labels, top_k)
-        return Classification(
-            target.name,
-            target.version,
-            predictions,
-            picture.width_px,
-            picture.height_px,
-            ledger.timings_ms(),
-        )
+
+    async def _on(self, threads: ThreadPoolExecutor, work: Callable[[], T], ledger: Ledger) -> T:
+        """Do on a pool what holds a processor for milliseconds."""
+        waiting = ledger.begin("queue")
+
+        def begun() -> T:
+            waiting.end()
+            return work()
+
+        return await asyncio.get_running_loop().run_in_executor(threads, begun)
 
     async def _read(self, source: Source, ledger: Ledger) -> bytes:
         timeout_s = self._settings.read_timeout_s
@@ -168,7 +202,7 @@ class Gateway:
                     Code.READ_TIMEOUT, f"The picture did not arrive within {timeout_s:g} s."
                 ) from error
 
-    async def _before(self, deadline_s: float, answer: Awaitable[Classification]) -> Classification:
+    async def _before(self, deadline_s: float, answer: Awaitable[T]) -> T:
         """Await an answer that nobody waits for after the deadline, at whatever stage it is."""
         try:
             return await asyncio.wait_for(answer, deadline_s)
@@ -181,37 +215,39 @@ class Gateway:
             ) from error
 
     async def _picture(self, form: Preprocessing, data: bytes, ledger: Ledger) -> _Picture:
-        """Decode and preprocess on the pool: both hold a processor for milliseconds."""
-        waiting = ledger.begin("queue")
-
         def work() -> _Picture:
-            waiting.end()
             with ledger.stage("decode"):
-                image = decode(
-                    data,
-                    max_pixels=self._settings.max_pixels,
-                    shorter_side_px=form.shorter_side_px,
-                )
-                width_px, height_px = _size_px(data, image)
+                decoded = decode_to_fit(data, form, max_pixels=self._settings.max_pixels)
             with ledger.stage("preprocess"):
-                return _Picture(fit(image, form)[None], width_px, height_px)
+                view = View.of(decoded.size_px, form)
+                return _Picture(fit_decoded(decoded, form)[None], view)
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            return await self._on(self._threads, work, ledger)
         except ImageError as error:
             raise of_image(error) from error
 
-    def _target(self, model: str | None) -> Model:
-        name = model or self.default
-        if name in self.models:
-            return self.models[name]
+    def _target(self, task: str, model: str | None) -> Model:
+        name = model or self.defaults.get(task)
         if name in self.unavailable:
             raise GatewayError(
                 Code.MODEL_UNAVAILABLE,
                 f"The model {name!r} is unavailable: {self.unavailable[name]}",
             )
-        known = ", ".join(self.models)
-        raise GatewayError(Code.UNKNOWN_MODEL, f"There is no model {name!r}. There are: {known}.")
+        able = ", ".join(n for n, known in self.models.items() if known.card.task == task) or "none"
+        if name is None:
+            raise GatewayError(Code.UNKNOWN_MODEL, f"There is no model that can {task}.")
+        if name not in self.models:
+            known = ", ".join(self.models)
+            raise GatewayError(
+                Code.UNKNOWN_MODEL, f"There is no model {name!r}. There are: {known}."
+            )
+        found = self.models[name]
+        if (does := found.card.task) != task:
+            raise WrongTaskError(
+                f"The model {name!r} can {does}, it cannot {task}. Models that can: {able}.", does
+            )
+        return found
 
     @contextmanager
     def _admission(self) -> Iterator[None]:
@@ -232,7 +268,7 @@ class Gateway:
             self.metrics.in_flight.dec()
 
     @contextmanager
-    def _counted(self, model: str | None) -> Iterator[None]:
+    def _counted(self, task: str, model: str | None) -> Iterator[None]:
         outcome = Code.INTERNAL.value
         try:
             yield
@@ -244,11 +280,11 @@ class Gateway:
             outcome = "cancelled"
             raise
         finally:
-            self.metrics.count(self._label(model), outcome)
+            self.metrics.count(self._label(task, model), outcome)
 
-    def _label(self, model: str | None) -> str | None:
+    def _label(self, task: str, model: str | None) -> str | None:
         # A name that no model has must not become a label: clients choose it.
-        name = model or self.default
+        name = model or self.defaults.get(task)
         return name if name in self.models else None
 
     def _servable(self) -> dict[str, Model]:
@@ -257,7 +293,7 @@ class Gateway:
         for name, model in sorted(self._executor.models.items()):
             outputs = {spec.name: (spec.dtype, spec.shape) for spec in model.outputs}
             try:
-                classify.require_scores(outputs, model.card.labels)
+                TASKS[model.card.task].require_outputs(outputs, model.card.labels)
             except ModelError as error:
                 self.unavailable[name] = str(error)
             else:
@@ -271,9 +307,8 @@ def _default(models: Mapping[str, Model], wanted: str | None) -> str:
     return PREFERRED_MODEL if PREFERRED_MODEL in models else next(iter(models), PREFERRED_MODEL)
 
 
-def _size_px(data: bytes, decoded: Image.Image) -> tuple[int, int]:
-    """Return the width and height of the upright picture, which may be decoded at less."""
-    with Image.open(io.BytesIO(data), formats=FORMATS) as header:
-        width, height = header.size
-    upright = (width > height) == (decoded.width > decoded.height) or width == height
-    return (width, height) if upright else (height, width)
+def _defaults(models: Mapping[str, Model], default: str) -> dict[str, str]:
+    """Return which model answers for each task: the default one, else the first by name."""
+    first = {model.card.task: name for name, model in sorted(models.items(), reverse=True)}
+    chosen = {models[default].card.task: default} if default in models else {}
+    return {**first, **chosen}

@@ -1,13 +1,20 @@
-"""The JSON answers, as clients see them and as the OpenAPI document describes them."""
+"""The JSON answers of the networks, as clients see them and as the OpenAPI document has them."""
 
 from __future__ import annotations
 
-from typing import Literal
+import base64
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.gateway import Classification, Gateway
-from service.settings import Settings
+from service.gateway import Answer
+from service.tasks.classify import Prediction as Classified
+from service.tasks.detect import Detection as Detected
+from service.tasks.rle import Rle
+from service.tasks.segment import Segmentation
+
+# A hundredth of a pixel is far below what any network knows.
+_DECIMALS: Final = 2
 
 
 class Prediction(BaseModel):
@@ -34,141 +41,185 @@ class Timings(BaseModel):
     preprocess: float = Field(description="Scaling and cutting to the network's input.")
     queue: float = Field(description="Waiting for a decoding thread and for the network.")
     infer: float = Field(description="The network.")
-    postprocess: float = Field(description="From scores to labels.")
+    postprocess: float = Field(description="From the outputs to the answer.")
     total: float = Field(description="All of it.")
 
 
-class ClassifyAnswer(BaseModel):
-    """What a picture shows."""
+_TIMINGS: Final = {
+    "read": 0.11,
+    "decode": 1.58,
+    "preprocess": 1.17,
+    "queue": 0.08,
+    "infer": 4.9,
+    "postprocess": 0.06,
+    "total": 8.02,
+}
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "model": "deit-tiny",
-                "version": 1,
-                "predictions": [
-                    {
-                        "label_id": "n02123045",
-                        "label": "tabby, tabby cat",
-                        "index": 281,
-                        "score": 0.71,
-                    }
-                ],
-                "image": {"width": 640, "height": 480},
-                "timings_ms": {
-                    "read": 0.11,
-                    "decode": 1.58,
-                    "preprocess": 1.17,
-                    "queue": 0.08,
-                    "infer": 4.9,
-                    "postprocess": 0.06,
-                    "total": 8.02,
-                },
-            }
-        }
-    )
+
+def _example(model: str, **result: Any) -> ConfigDict:
+    image = {"width": 640, "height": 480}
+    example = {"model": model, "version": 1, **result, "image": image, "timings_ms": _TIMINGS}
+    return ConfigDict(json_schema_extra={"example": example})
+
+
+class PictureAnswer(BaseModel):
+    """What every answer about a picture has."""
 
     model: str
     version: int
-    predictions: list[Prediction] = Field(description="Likeliest classes, best first.")
     image: Size = Field(description="The upright picture, before it was scaled.")
     timings_ms: Timings
 
+
+def _about(answer: Answer[Any]) -> dict[str, Any]:
+    return {
+        "model": answer.model,
+        "version": answer.version,
+        "image": Size(width=answer.width_px, height=answer.height_px),
+        "timings_ms": Timings.model_validate(answer.timings_ms),
+    }
+
+
+class ClassifyAnswer(PictureAnswer):
+    """What a picture shows."""
+
+    model_config = _example(
+        "deit-tiny",
+        predictions=[
+            {"label_id": "n02123045", "label": "tabby, tabby cat", "index": 281, "score": 0.71}
+        ],
+    )
+
+    predictions: list[Prediction] = Field(description="Likeliest classes, best first.")
+
     @classmethod
-    def of(cls, result: Classification) -> ClassifyAnswer:
+    def of(cls, answer: Answer[list[Classified]]) -> ClassifyAnswer:
         """Say a gateway's answer in JSON's words."""
+        found = [Prediction.model_validate(p.__dict__) for p in answer.result]
+        return cls(predictions=found, **_about(answer))
+
+
+class Box(BaseModel):
+    """Two corners in pixels of the upright picture, to a hundredth; inside the picture."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+class RunLengths(BaseModel):
+    """A mask over the upright picture, in COCO's compressed form."""
+
+    size: tuple[int, int] = Field(description="Height and width.")
+    counts: str
+
+    @classmethod
+    def of(cls, runs: Rle | None) -> RunLengths | None:
+        """Say it in JSON's words, if there is one."""
+        return None if runs is None else cls(size=runs.size, counts=runs.counts)
+
+
+Polygons = list[list[int]]
+_POLYGONS: Final = (
+    "The outer outline of each part: x1, y1, x2, y2 and so on, along the edges of pixels. Holes "
+    "are filled."
+)
+
+
+class Detection(BaseModel):
+    """One thing in a picture."""
+
+    label_id: str = Field(description="Stable id of the class, such as that of a COCO category.")
+    label: str = Field(description="Readable name.")
+    index: int = Field(description="Place in the model's label set, from zero.")
+    score: float = Field(description="How sure the network is, 0 to 1.")
+    box: Box
+    rle: RunLengths | None = Field(None, description="With `masks=rle`.")
+    polygons: Polygons | None = Field(None, description=f"With `masks=polygons`. {_POLYGONS}")
+
+    @classmethod
+    def of(cls, found: Detected) -> Detection:
+        """Say it in JSON's words."""
+        left, top, right, bottom = (round(side, _DECIMALS) for side in found.box)
         return cls(
-            model=result.model,
-            version=result.version,
-            predictions=[Prediction.model_validate(p.__dict__) for p in result.predictions],
-            image=Size(width=result.width_px, height=result.height_px),
-            timings_ms=Timings.model_validate(result.timings_ms),
+            label_id=found.label_id,
+            label=found.label,
+            index=found.index,
+            score=found.score,
+            box=Box(left=left, top=top, right=right, bottom=bottom),
+            rle=RunLengths.of(found.rle),
+            polygons=found.polygons,
         )
 
 
-class PrecisionAnswer(BaseModel):
-    """Number formats of the compressed layers."""
+class DetectAnswer(PictureAnswer):
+    """What a picture holds, and where."""
 
-    weights: str
-    activations: str
+    model_config = _example(
+        "detr",
+        detections=[
+            {
+                "label_id": "18",
+                "label": "dog",
+                "index": 16,
+                "score": 0.93,
+                "box": {"left": 104.5, "top": 88.25, "right": 410.0, "bottom": 371.62},
+            }
+        ],
+    )
 
-
-class AccuracyAnswer(BaseModel):
-    """Top-1 accuracy on one data set, 0 to 1."""
-
-    data: str
-    images: int
-    teacher: float
-    sparse: float | None
-    quantized: float
-
-
-class ModelAnswer(BaseModel):
-    """One model of the repository. An unavailable one has a name and a reason only."""
-
-    name: str
-    state: Literal["ready", "unavailable"]
-    default: bool = Field(description="Whether it answers requests that name no model.")
-    reason: str | None = Field(None, description="Why it is unavailable.")
-    version: int | None = None
-    task: str | None = None
-    description: str | None = None
-    input: Size | None = Field(None, description="What the network sees of a picture.")
-    precision: PrecisionAnswer | None = None
-    sparsity: str | None = Field(None, description="'dense', or a pattern such as '2:4'.")
-    classes: int | None = None
-    accuracy: list[AccuracyAnswer] = []
-    executor: str | None = None
-
-
-class Limits(BaseModel):
-    """The largest picture that is accepted."""
-
-    max_body_bytes: int
-    max_pixels: int
-
-
-class ModelsAnswer(BaseModel):
-    """Every model of the repository."""
-
-    models: list[ModelAnswer]
-    limits: Limits
+    detections: list[Detection] = Field(description="Highest score first.")
 
     @classmethod
-    def of(cls, gateway: Gateway, settings: Settings) -> ModelsAnswer:
-        """Describe what a gateway serves."""
-        names = sorted({*gateway.models, *gateway.unavailable})
-        limits = Limits(max_body_bytes=settings.max_body_bytes, max_pixels=settings.max_pixels)
-        return cls(models=[_model(gateway, name) for name in names], limits=limits)
+    def of(cls, answer: Answer[list[Detected]]) -> DetectAnswer:
+        """Say a gateway's answer in JSON's words."""
+        return cls(detections=[Detection.of(found) for found in answer.result], **_about(answer))
 
 
-class Readiness(BaseModel):
-    """Whether pictures can be sent, and the state of each model."""
+class Area(BaseModel):
+    """One class that a picture shows."""
 
-    ready: bool
-    models: dict[str, Literal["ready", "unavailable"]]
+    label_id: str = Field(description="Stable id of the class.")
+    label: str = Field(description="Readable name.")
+    index: int = Field(description="Place in the model's label set, and value in the map.")
+    area_px: int = Field(description="How many pixels of the upright picture show it.")
+    share: float = Field(description="The same by all pixels of the picture, 0 to 1.")
+    rle: RunLengths | None = Field(None, description="With `format=rle`.")
+    polygons: Polygons | None = Field(None, description=f"With `format=polygons`. {_POLYGONS}")
 
 
-def _model(gateway: Gateway, name: str) -> ModelAnswer:
-    default = name == gateway.default
-    if name in gateway.unavailable:
-        reason = gateway.unavailable[name]
-        return ModelAnswer(name=name, state="unavailable", default=default, reason=reason)
-    model = gateway.models[name]
-    card = model.card
-    return ModelAnswer(
-        name=name,
-        state="ready",
-        default=default,
-        version=model.version,
-        task=card.task,
-        description=card.description,
-        input=Size(width=card.preprocessing.width, height=card.preprocessing.height),
-        precision=PrecisionAnswer(
-            weights=card.precision.weights, activations=card.precision.activations
-        ),
-        sparsity=card.precision.sparsity,
-        classes=len(card.labels),
-        accuracy=[AccuracyAnswer.model_validate(entry.__dict__) for entry in card.accuracy],
-        executor=gateway.executor_name,
+class SegmentAnswer(PictureAnswer):
+    """What each pixel of a picture shows."""
+
+    model_config = _example(
+        "upernet",
+        classes=[
+            {"label_id": "3", "label": "sky", "index": 2, "area_px": 184320, "share": 0.6},
+            {"label_id": "22", "label": "water", "index": 21, "area_px": 122880, "share": 0.4},
+        ],
+        unseen_px=0,
+        class_map="iVBORw0KGgo",
     )
+
+    classes: list[Area] = Field(description="Those that occur, largest first.")
+    unseen_px: int = Field(
+        description="Pixels that the network did not see, 255 in the map: where a model cuts out "
+        "the middle of the picture."
+    )
+    class_map: str | None = Field(
+        None,
+        description="With `format=png`: an 8-bit grey PNG of the picture's size, in base64; the "
+        "values are class indices.",
+    )
+
+    @classmethod
+    def of(cls, answer: Answer[Segmentation]) -> SegmentAnswer:
+        """Say a gateway's answer in JSON's words."""
+        result = answer.result
+        areas = [
+            Area.model_validate({**area.__dict__, "rle": RunLengths.of(area.rle)})
+            for area in result.classes
+        ]
+        png = None if result.png is None else base64.b64encode(result.png).decode("ascii")
+        return cls(classes=areas, unseen_px=result.unseen_px, class_map=png, **_about(answer))

@@ -8,10 +8,11 @@ from typing import Final
 from starlette.requests import Request
 from starlette.types import Scope
 
-from service.gateway import Gateway
+from service.gateway import TASKS, Gateway
 from service.ledger import Ledger
 
-PATHS: Final = frozenset({"/v1/classify"})
+# Where each task is asked for.
+PATHS: Final = {f"/v1/{task}": task for task in TASKS}
 HEADER: Final = "Server-Timing"
 
 
@@ -40,4 +41,5 @@ def count_refusal(request: Request, code: str) -> None:
     """Count a request that this transport refuses itself, if it was meant for a network."""
     if ledger(request) is not None:
         gateway: Gateway = request.app.state.gateway
-        gateway.refused(request.query_params.get("model"), code)
+        task = PATHS[request.scope["path"]]
+        gateway.refused(task, request.query_params.get("model"), code)

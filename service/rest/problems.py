@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from service.errors import Code, GatewayError, GoneError
+from service.errors import Code, GatewayError, GoneError, WrongTaskError
 from service.rest import inference, query
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -24,6 +24,7 @@ STATUS: Final = {
     Code.TOO_MANY_PIXELS: HTTPStatus.UNPROCESSABLE_ENTITY,
     Code.BAD_IMAGE: HTTPStatus.UNPROCESSABLE_ENTITY,
     Code.UNKNOWN_MODEL: HTTPStatus.NOT_FOUND,
+    Code.WRONG_TASK: HTTPStatus.UNPROCESSABLE_ENTITY,
     Code.MODEL_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     Code.OVERLOADED: HTTPStatus.TOO_MANY_REQUESTS,
     Code.READ_TIMEOUT: HTTPStatus.REQUEST_TIMEOUT,
@@ -38,6 +39,7 @@ TITLES: Final = {
     Code.TOO_MANY_PIXELS: "The picture has too many pixels",
     Code.BAD_IMAGE: "The picture cannot be read",
     Code.UNKNOWN_MODEL: "There is no such model",
+    Code.WRONG_TASK: "The model is for another task",
     Code.MODEL_UNAVAILABLE: "The model is unavailable",
     Code.OVERLOADED: "The service is busy",
     Code.READ_TIMEOUT: "The body did not arrive in time",
@@ -84,8 +86,10 @@ def answer(request: Request, error: GatewayError) -> Response:
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     if error.code in _CLOSING:
         headers["Connection"] = "close"
-    status, code = STATUS[error.code], error.code
-    return respond(request, status, code.value, TITLES[code], error.detail, headers)
+    status, code, detail = STATUS[error.code], error.code, error.detail
+    if isinstance(error, WrongTaskError):
+        detail = f"{detail} Send the picture to /v1/{error.task}, or name one of those."
+    return respond(request, status, code.value, TITLES[code], detail, headers)
 
 
 def respond(
@@ -128,7 +132,7 @@ async def _gateway_error(request: Request, error: GatewayError) -> Response:
 
 
 async def _validation_error(request: Request, error: RequestValidationError) -> Response:
-    refusal = query.refusal(error.errors())
+    refusal = query.refusal(inference.PATHS[request.scope["path"]], error.errors())
     inference.count_refusal(request, refusal.code.value)
     return answer(request, refusal)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from service.gateway import Gateway
-from service.rest import inference, schema
-from service.rest.answers import ClassifyAnswer, ModelsAnswer, Readiness
-from service.rest.body import Body
-from service.rest.query import ClassifyQuery
+from service.rest import accepts, schema
+from service.rest.answers import ClassifyAnswer, DetectAnswer, SegmentAnswer
+from service.rest.asking import AskingDep
+from service.rest.models import ModelsAnswer, Readiness
+from service.rest.query import ClassifyQuery, DetectQuery, SegmentQuery
 from service.settings import Settings
+from service.tasks import classify, detect, segment
 
 router = APIRouter()
 
@@ -36,25 +38,65 @@ SettingsDep = Annotated[Settings, Depends(_settings)]
     tags=["inference"],
     summary="Say what a picture shows",
     openapi_extra={"requestBody": schema.PICTURE_BODY},
-    responses=schema.CLASSIFY_RESPONSES,
+    responses=schema.responses("The likeliest classes."),
 )
-async def classify(
-    request: Request,
-    response: Response,
-    gateway: GatewayDep,
-    settings: SettingsDep,
-    query: Annotated[ClassifyQuery, Query()],
+async def classify_picture(
+    asking: AskingDep, settings: SettingsDep, query: Annotated[ClassifyQuery, Query()]
 ) -> ClassifyAnswer:
     """Classify one picture: JPEG, PNG or WebP, as the body itself or in a form.
 
     EXIF orientation is applied, transparency is laid on white, and of an animation the first
     frame counts.
     """
-    body = Body(request, settings.max_body_bytes)
-    work = gateway.classify(query.model, body.picture, query.top_k, inference.ledger(request))
-    result = await body.until_disconnect(work)
-    response.headers[inference.HEADER] = inference.server_timing(result.timings_ms)
-    return ClassifyAnswer.of(result)
+    options = classify.Options(query.top_k or settings.top_k)
+    return ClassifyAnswer.of(await asking.answer(classify.TASK, query.model, options))
+
+
+@router.post(
+    "/v1/detect",
+    tags=["inference"],
+    summary="Find things in a picture",
+    openapi_extra={"requestBody": schema.PICTURE_BODY},
+    responses=schema.responses("What was found."),
+    response_model_exclude_none=True,
+)
+async def detect_in_picture(
+    asking: AskingDep, query: Annotated[DetectQuery, Query()]
+) -> DetectAnswer:
+    """Find things in one picture, with boxes in its own pixels and, if asked for, masks.
+
+    The picture comes as for classification; boxes are those of the upright picture.
+    """
+    options = detect.Options(query.min_score, query.max_detections, query.masks)
+    return DetectAnswer.of(await asking.answer(detect.TASK, query.model, options))
+
+
+@router.post(
+    "/v1/segment",
+    tags=["inference"],
+    summary="Say what each pixel of a picture shows",
+    openapi_extra={"requestBody": schema.PICTURE_BODY},
+    response_model=SegmentAnswer,
+    responses=schema.responses(
+        "The classes with their areas, and the map. With `Accept: image/png` the map alone.",
+        content=schema.PNG_CONTENT,
+    ),
+    response_model_exclude_none=True,
+)
+async def segment_picture(
+    asking: AskingDep,
+    query: Annotated[SegmentQuery, Query()],
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
+) -> SegmentAnswer | Response:
+    """Say what each pixel of one picture shows, as a map of its own size.
+
+    The picture comes as for classification; the map is that of the upright picture.
+    """
+    options = segment.Options(query.format)
+    answer = await asking.answer(segment.TASK, query.model, options)
+    if answer.result.png is not None and accepts.prefers_png(accept):
+        return asking.raw(answer.result.png, accepts.PNG)
+    return SegmentAnswer.of(answer)
 
 
 @router.get("/v1/models", tags=["inference"], summary="List the models")

@@ -71,13 +71,19 @@ def _problem(status: HTTPStatus) -> dict[str, Any]:
     return described
 
 
-CLASSIFY_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    200: {
-        "description": "The likeliest classes.",
-        "headers": dict(_SERVER_TIMING),
-    },
-    **{int(status): _problem(status) for status in sorted(set(STATUS.values()))},
-}
+def responses(description: str, **more: Any) -> dict[int | str, dict[str, Any]]:
+    """Describe what a route that asks a network answers.
+
+    Args:
+        description: Of the answer.
+        more: Other content than JSON, by media type.
+    """
+    success = {"description": description, "headers": dict(_SERVER_TIMING), **more}
+    statuses = sorted(set(STATUS.values()))
+    return {200: success, **{int(status): _problem(status) for status in statuses}}
+
+
+PNG_CONTENT: Final = {"image/png": _BYTES}
 
 
 def install(app: FastAPI) -> None:

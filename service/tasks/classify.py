@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from contract.labels import LabelSet
 from service.errors import Code, GatewayError, ModelError
+from service.tasks.task import Asked, Outputs, Shapes, Task
 
 OUTPUT: Final = "scores"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a request may choose.
+
+    Args:
+        top_k: How many classes to name; all of them where there are fewer.
+    """
+
+    top_k: int = 5
 
 
 @dataclass(frozen=True)
@@ -32,12 +43,8 @@ class Prediction:
     score: float
 
 
-def require_scores(outputs: Mapping[str, tuple[str, tuple[int, ...]]], labels: LabelSet) -> None:
+def require_outputs(outputs: Shapes, labels: LabelSet) -> None:
     """Check that a network's outputs are those of a classifier with these labels.
-
-    Args:
-        outputs: Type and shape by name, the batch axis first.
-        labels: The names behind the class axis.
 
     Raises:
         ModelError: No float32 ``scores`` [b, k], or another number of classes than labels.
@@ -50,25 +57,22 @@ def require_scores(outputs: Mapping[str, tuple[str, tuple[int, ...]]], labels: L
         )
 
 
-def predict(
-    outputs: Mapping[str, npt.NDArray[Any]], labels: LabelSet, top_k: int
-) -> list[Prediction]:
-    """Return the ``top_k`` likeliest classes of one picture, best first.
+def predict(outputs: Outputs, asked: Asked[Options]) -> list[Prediction]:
+    """Return the likeliest classes of one picture, best first.
 
     Args:
         outputs: ``scores`` [1, k] float32.
-        labels: k labels.
-        top_k: How many; all of them where there are fewer.
+        asked: k labels, and how many of them to name.
 
     Raises:
         GatewayError: A score is not a number, which only a broken network gives.
     """
-    scores = outputs[OUTPUT][0]
+    scores, labels = outputs[OUTPUT][0], asked.labels
     if not np.isfinite(scores).all():
         raise GatewayError(Code.INTERNAL, "The network gave scores that are not numbers.")
     return [
         Prediction(int(i), labels.ids[i], labels.names[i], float(scores[i]))
-        for i in best(scores, top_k)
+        for i in best(scores, asked.options.top_k)
     ]
 
 
@@ -79,3 +83,6 @@ def best(scores: npt.NDArray[np.float32], top_k: int) -> npt.NDArray[np.intp]:
     [1, 2]
     """
     return np.argsort(-scores, kind="stable")[:top_k]
+
+
+TASK: Final = Task("classify", require_outputs, predict)

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from service.errors import Code, GatewayError, ModelError
-from service.gateway import Gateway
+from service.errors import Code, GatewayError, ModelError, WrongTaskError
+from service.gateway import Answer, Gateway
 from service.settings import Settings
+from service.tasks import classify, detect
+from service.tasks.classify import Prediction
 from tests.service.fakes import FakeExecutor
 
 
@@ -39,6 +41,15 @@ def sends(data: bytes) -> Callable[[], Coroutine[Any, Any, bytes]]:
     return source
 
 
+Source = Callable[[], Coroutine[Any, Any, bytes]]
+
+
+async def classified(
+    gateway: Gateway, model: str | None, source: Source, top_k: int = 5
+) -> Answer[list[Prediction]]:
+    return await gateway.answer(classify.TASK, model, source, classify.Options(top_k))
+
+
 async def code_of(answer: Coroutine[Any, Any, Any]) -> Code:
     with pytest.raises(GatewayError) as caught:
         await answer
@@ -57,9 +68,9 @@ def counted(gateway: Gateway, outcome: str, model: str = "colours") -> bool:
 
 def test_the_best_class_comes_first(red_jpeg: bytes):
     async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
-        answer = await gateway.classify(None, sends(red_jpeg), top_k=1)
+        answer = await classified(gateway, None, sends(red_jpeg), top_k=1)
         assert (answer.model, answer.version) == ("colours", 3)
-        assert [p.label for p in answer.predictions] == ["red"]
+        assert [p.label for p in answer.result] == ["red"]
         assert (answer.width_px, answer.height_px) == (64, 48)
 
     assert counted(run(scenario), "ok")
@@ -67,7 +78,7 @@ def test_the_best_class_comes_first(red_jpeg: bytes):
 
 def test_the_stages_add_up_to_no_more_than_the_total(red_jpeg: bytes):
     async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
-        timings_ms = (await gateway.classify(None, sends(red_jpeg))).timings_ms
+        timings_ms = (await classified(gateway, None, sends(red_jpeg))).timings_ms
         total_ms = timings_ms.pop("total")
         assert all(ms >= 0 for ms in timings_ms.values())
         assert timings_ms["decode"] > 0
@@ -85,19 +96,19 @@ def test_whoever_finds_no_place_is_refused_before_a_byte_is_read(red_jpeg: bytes
         executor.gate = asyncio.Event()
         # One decodes, one is in the network, one waits.
         admitted = [
-            asyncio.ensure_future(gateway.classify(None, sends(red_jpeg))) for _ in range(3)
+            asyncio.ensure_future(classified(gateway, None, sends(red_jpeg))) for _ in range(3)
         ]
         await until(lambda: executor.calls == 1)
 
         with pytest.raises(GatewayError) as caught:
-            await gateway.classify(None, never)
+            await classified(gateway, None, never)
 
         assert caught.value.code is Code.OVERLOADED
         assert caught.value.retry_after_s == 1
         executor.gate.set()
         answers = await asyncio.gather(*admitted)
         assert len(answers) == 3  # nothing that was accepted is lost
-        await gateway.classify(None, sends(red_jpeg))  # and the places are free again
+        await classified(gateway, None, sends(red_jpeg))  # and the places are free again
 
     assert counted(run(scenario, queue_limit=1), "overloaded")
 
@@ -105,7 +116,9 @@ def test_whoever_finds_no_place_is_refused_before_a_byte_is_read(red_jpeg: bytes
 def test_no_more_batches_run_at_once_than_the_executor_wants(red_jpeg: bytes):
     async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
         executor.gate = asyncio.Event()
-        answers = [asyncio.ensure_future(gateway.classify(None, sends(red_jpeg))) for _ in range(5)]
+        answers = [
+            asyncio.ensure_future(classified(gateway, None, sends(red_jpeg))) for _ in range(5)
+        ]
         await until(lambda: executor.calls == 2)
         await asyncio.sleep(0.05)
         assert executor.calls == 2
@@ -119,10 +132,10 @@ def test_no_more_batches_run_at_once_than_the_executor_wants(red_jpeg: bytes):
 def test_after_the_deadline_nobody_waits(red_jpeg: bytes):
     async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
         executor.gate = asyncio.Event()
-        assert await code_of(gateway.classify(None, sends(red_jpeg))) is Code.DEADLINE_EXCEEDED
+        assert await code_of(classified(gateway, None, sends(red_jpeg))) is Code.DEADLINE_EXCEEDED
         assert executor.cancelled == 1
         executor.gate.set()
-        await gateway.classify(None, sends(red_jpeg))
+        await classified(gateway, None, sends(red_jpeg))
 
     assert counted(run(scenario, deadline_s=0.3), "deadline_exceeded")
 
@@ -133,7 +146,7 @@ def test_bytes_that_do_not_come_are_not_awaited_for_ever():
             await asyncio.sleep(60)
             return b""
 
-        assert await code_of(gateway.classify(None, hangs)) is Code.READ_TIMEOUT
+        assert await code_of(classified(gateway, None, hangs)) is Code.READ_TIMEOUT
 
     run(scenario, read_timeout_s=0.02)
 
@@ -141,7 +154,7 @@ def test_bytes_that_do_not_come_are_not_awaited_for_ever():
 def test_a_cancelled_request_frees_its_place(red_jpeg: bytes):
     async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
         executor.gate = asyncio.Event()
-        request = asyncio.ensure_future(gateway.classify(None, sends(red_jpeg)))
+        request = asyncio.ensure_future(classified(gateway, None, sends(red_jpeg)))
         await until(lambda: executor.calls == 1)
         request.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -149,7 +162,7 @@ def test_a_cancelled_request_frees_its_place(red_jpeg: bytes):
         assert executor.cancelled == 1
         assert "gpusq_in_flight 0.0" in gateway.metrics.render().decode()
         executor.gate.set()
-        await gateway.classify(None, sends(red_jpeg))
+        await classified(gateway, None, sends(red_jpeg))
 
     assert counted(run(scenario), "cancelled")
 
@@ -157,20 +170,39 @@ def test_a_cancelled_request_frees_its_place(red_jpeg: bytes):
 def test_a_network_that_fails_is_an_internal_error(red_jpeg: bytes):
     async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
         executor.error = ModelError("out of memory")
-        assert await code_of(gateway.classify(None, sends(red_jpeg))) is Code.INTERNAL
+        assert await code_of(classified(gateway, None, sends(red_jpeg))) is Code.INTERNAL
         executor.error = None
-        await gateway.classify(None, sends(red_jpeg))
+        await classified(gateway, None, sends(red_jpeg))
 
     assert counted(run(scenario), "internal")
 
 
 def test_a_model_that_does_not_exist_never_becomes_a_metric():
     async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
-        assert await code_of(gateway.classify("x" * 99, sends(b""))) is Code.UNKNOWN_MODEL
+        assert await code_of(classified(gateway, "x" * 99, sends(b""))) is Code.UNKNOWN_MODEL
 
     gateway = run(scenario)
     assert counted(gateway, "unknown_model", model="")
     assert b"xxx" not in gateway.metrics.render()
+
+
+def test_a_model_of_another_task_says_what_it_can_do_and_is_counted_for_it():
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        with pytest.raises(WrongTaskError, match="can classify, it cannot detect") as caught:
+            await gateway.answer(detect.TASK, "colours", sends(b""), detect.Options())
+        assert (caught.value.code, caught.value.task) == (Code.WRONG_TASK, "classify")
+
+    assert counted(run(scenario), "wrong_task")
+
+
+def test_a_task_without_a_model_has_no_default():
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        with pytest.raises(GatewayError, match="no model that can detect") as caught:
+            await gateway.answer(detect.TASK, None, sends(b""), detect.Options())
+        assert caught.value.code is Code.UNKNOWN_MODEL
+        assert gateway.defaults == {"classify": "colours"}
+
+    assert counted(run(scenario), "unknown_model", model="")
 
 
 def test_a_model_that_cannot_be_loaded_says_why():
@@ -179,7 +211,7 @@ def test_a_model_that_cannot_be_loaded_says_why():
 
     async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
         with pytest.raises(GatewayError, match="its file is cut off") as caught:
-            await gateway.classify("other", sends(b""))
+            await classified(gateway, "other", sends(b""))
         assert caught.value.code is Code.MODEL_UNAVAILABLE
 
     run(scenario, executor)

@@ -365,9 +365,11 @@ def test_the_models_are_described(client: httpx.Client):
         "precision": {"weights": "float32", "activations": "float32"},
         "sparsity": "dense",
         "classes": 4,
+        "masks": None,
         "accuracy": [
             {
                 "data": "a hundred plain squares",
+                "metric": "top1",
                 "images": 100,
                 "teacher": 1.0,
                 "sparse": None,
@@ -439,7 +441,12 @@ def test_the_openapi_document_is_valid_and_describes_bodies_and_problems(client:
         operation["responses"]
     )
     refused = operation["responses"]["422"]["content"]["application/problem+json"]
-    assert set(refused["examples"]) == {"invalid_argument", "too_many_pixels", "bad_image"}
+    assert set(refused["examples"]) == {
+        "invalid_argument",
+        "too_many_pixels",
+        "bad_image",
+        "wrong_task",
+    }
     references = set(re.findall(r'"#/components/schemas/(\w+)"', str(document).replace("'", '"')))
     assert references <= set(document["components"]["schemas"])
 

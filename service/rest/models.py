@@ -1,0 +1,113 @@
+"""What the service says of its models, and whether they can be asked."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from service.executors.executor import Model
+from service.gateway import Gateway
+from service.rest.answers import Size
+from service.settings import Settings
+from service.tasks import detect
+
+
+class PrecisionAnswer(BaseModel):
+    """Number formats of the compressed layers."""
+
+    weights: str
+    activations: str
+
+
+class AccuracyAnswer(BaseModel):
+    """How often a network is right on one data set, 0 to 1."""
+
+    data: str
+    metric: str = Field(
+        description="`top1`, `mean_iou`, `pixel_accuracy`, or COCO's `box_ap` or `mask_ap`."
+    )
+    images: int
+    teacher: float
+    sparse: float | None
+    quantized: float
+
+
+class ModelAnswer(BaseModel):
+    """One model of the repository. An unavailable one has a name and a reason only."""
+
+    name: str
+    state: Literal["ready", "unavailable"]
+    default: bool = Field(
+        description="Whether it answers requests for its task that name no model."
+    )
+    reason: str | None = Field(None, description="Why it is unavailable.")
+    version: int | None = None
+    task: str | None = Field(None, description="Where it is asked: `/v1/` and this.")
+    description: str | None = None
+    input: Size | None = Field(None, description="What the network sees of a picture.")
+    precision: PrecisionAnswer | None = None
+    sparsity: str | None = Field(None, description="'dense', or a pattern such as '2:4'.")
+    classes: int | None = None
+    masks: bool | None = Field(None, description="Whether what it detects can come with a mask.")
+    accuracy: list[AccuracyAnswer] = []
+    executor: str | None = None
+
+
+class Limits(BaseModel):
+    """The largest picture that is accepted."""
+
+    max_body_bytes: int
+    max_pixels: int
+
+
+class ModelsAnswer(BaseModel):
+    """Every model of the repository."""
+
+    models: list[ModelAnswer]
+    limits: Limits
+
+    @classmethod
+    def of(cls, gateway: Gateway, settings: Settings) -> ModelsAnswer:
+        """Describe what a gateway serves."""
+        names = sorted({*gateway.models, *gateway.unavailable})
+        limits = Limits(max_body_bytes=settings.max_body_bytes, max_pixels=settings.max_pixels)
+        return cls(models=[_model(gateway, name) for name in names], limits=limits)
+
+
+class Readiness(BaseModel):
+    """Whether pictures can be sent, and the state of each model."""
+
+    ready: bool
+    models: dict[str, Literal["ready", "unavailable"]]
+
+
+def _model(gateway: Gateway, name: str) -> ModelAnswer:
+    if name in gateway.unavailable:
+        reason, default = gateway.unavailable[name], name == gateway.default
+        return ModelAnswer(name=name, state="unavailable", default=default, reason=reason)
+    model = gateway.models[name]
+    card = model.card
+    return ModelAnswer(
+        name=name,
+        state="ready",
+        default=name == gateway.defaults[card.task],
+        version=model.version,
+        task=card.task,
+        description=card.description,
+        input=Size(width=card.preprocessing.width, height=card.preprocessing.height),
+        precision=PrecisionAnswer(
+            weights=card.precision.weights, activations=card.precision.activations
+        ),
+        sparsity=card.precision.sparsity,
+        classes=len(card.labels),
+        masks=_has_masks(model),
+        accuracy=[AccuracyAnswer.model_validate(entry.__dict__) for entry in card.accuracy],
+        executor=gateway.executor_name,
+    )
+
+
+def _has_masks(model: Model) -> bool | None:
+    if model.card.task != detect.TASK.name:
+        return None
+    return any(output.name == detect.MASKS for output in model.outputs)

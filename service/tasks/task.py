@@ -1,0 +1,53 @@
+"""What the gateway asks of every task, so that it has one way for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy.typing as npt
+
+from contract.labels import LabelSet
+from service.tasks.view import View
+
+OptionsT = TypeVar("OptionsT")
+ResultT = TypeVar("ResultT")
+
+# What a network gives for one picture, by name, the batch axis first.
+Outputs = Mapping[str, npt.NDArray[Any]]
+# The type and shape of each output, by name, the batch axis first.
+Shapes = Mapping[str, tuple[str, tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class Asked(Generic[OptionsT]):
+    """What outputs are read with.
+
+    Args:
+        labels: The names behind the classes.
+        view: What of the picture the network saw.
+        options: What the request chose.
+        given_up: Says whether nobody waits for the answer any more, for what takes long.
+    """
+
+    labels: LabelSet
+    view: View
+    options: OptionsT
+    given_up: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class Task(Generic[OptionsT, ResultT]):
+    """How the outputs of one kind of network are read.
+
+    Args:
+        name: As cards call it.
+        require_outputs: Raises ModelError where a network has other outputs.
+        predict: Makes the prediction for one picture; raises GatewayError where the outputs are
+            not what the contract says, or the options ask for what the network does not give.
+    """
+
+    name: str
+    require_outputs: Callable[[Shapes, LabelSet], None]
+    predict: Callable[[Outputs, Asked[OptionsT]], ResultT]
