@@ -99,11 +99,13 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     import json  # noqa: PLC0415
 
     from compress import bundles, evaluate  # noqa: PLC0415
+    from compress.tasks import TASKS  # noqa: PLC0415
 
     model, card = bundles.find(arguments.model)
-    images = evaluate.evaluation_images(arguments.data, card)
+    task = TASKS[card.task]
+    pictures = task.opened(arguments.data, card.labels, card.preprocessing)
     ask = evaluate.onnx_asked(model, classes=len(card.labels))
-    score = evaluate.evaluate(ask, images, evaluate.TopFive(), "evaluating")
+    score = evaluate.evaluate(ask, pictures, task.metric(pictures), "evaluating")
     runtime = evaluate.reference()
     summary = {**score.plain(), "runtime": runtime}
     if arguments.json:

@@ -13,7 +13,6 @@ import torch
 
 from compress.criteria.criterion import as_float
 from compress.data.batch import Batch
-from compress.data.folder import ImageFolder
 from compress.data.loading import chosen_batches
 from compress.data.pictures import Pictures
 from compress.errors import DataError, PlanError
@@ -22,7 +21,7 @@ from compress.parallel import Processes
 from compress.progress import progress
 
 if TYPE_CHECKING:
-    from contract.card import ModelCard
+    pass
 
 _BATCH = 32
 # What a network answers, by the names of the graph contract.
@@ -193,11 +192,6 @@ def reference() -> str:
     import onnxruntime  # noqa: PLC0415
 
     return f"ONNX Runtime {onnxruntime.__version__}, the reference, which computes in float"
-
-
-def evaluation_images(root: Path, card: ModelCard) -> ImageFolder:
-    """Read a labelled folder the way a card says its network reads pictures."""
-    return ImageFolder(root, card.labels, card.preprocessing)
 
 
 def _ranks(scores: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> list[int]:

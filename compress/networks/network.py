@@ -135,7 +135,7 @@ class Family:
     layers: Callable[[nn.Module], list[Layer]]
     blocks: Callable[[nn.Module], list[str]]
     unhandled: Callable[[nn.Module], dict[str, str]] = _nothing
-    wrap: Callable[[nn.Module, tuple[float, ...], tuple[float, ...]], Network] = Classifier
+    wrap: type[Network] = Classifier
     criterion: Criterion = field(default_factory=OneClass)
 
 

@@ -11,13 +11,14 @@ from torch import Tensor
 from compress.data import digits
 from compress.data.batch import Batch
 from compress.data.folder import ImageFolder
-from compress.data.pictures import Pictures
 from compress.evaluate import Metric, TopFive
 from compress.parallel import Processes
 from compress.tasks.task import Task
 
 if TYPE_CHECKING:
     from compress.recipe import Augment, Recipe
+    from contract.labels import LabelSet
+    from contract.preprocess import Preprocessing
 
 
 class Classification(Task):
@@ -37,11 +38,13 @@ class Classification(Task):
         known = self.labels if data.labelled else None
         return ImageFolder(data.train_folders, known, self.preprocessing, augment, self.recipe.seed)
 
-    def held_out_pictures(self, root: Path) -> ImageFolder:
+    @staticmethod
+    def opened(root: Path, labels: LabelSet, preprocessing: Preprocessing) -> ImageFolder:
         """Open one labelled folder."""
-        return ImageFolder(root, self.labels, self.preprocessing)
+        return ImageFolder(root, labels, preprocessing)
 
-    def metric(self, _pictures: Pictures) -> Metric:
+    @staticmethod
+    def metric(_pictures: ImageFolder) -> Metric:
         """Return top-1 and top-5."""
         return TopFive()
 

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from contract.preprocess import Preprocessing
 
 if TYPE_CHECKING:
     from compress.recipe import Augment, Recipe, Schedule
+    from contract.labels import LabelSet
 
 _CALIBRATION_BATCH = 32
 
@@ -49,19 +50,30 @@ class Task(ABC):
         named = isinstance(data.labels, str)
         self.labels = labels.load(data.labels) if named else labels.inline(data.labels)  # type: ignore[arg-type]
         self.train = self.training_pictures(data.augment)
-        self.held_out = {name: self.held_out_pictures(root) for name, root in data.evaluate.items()}
+        self.held_out = {
+            name: self.opened(root, self.labels, self.preprocessing)
+            for name, root in data.evaluate.items()
+        }
 
     @abstractmethod
     def training_pictures(self, augment: Augment | None) -> Pictures:
         """Open the training pictures, with labels where the recipe has them."""
 
+    @staticmethod
     @abstractmethod
-    def held_out_pictures(self, root: Path) -> Pictures:
-        """Open labelled pictures to score a network on."""
+    def opened(root: Path, labels: LabelSet, preprocessing: Preprocessing) -> Pictures:
+        """Open labelled pictures to score a network on.
 
+        Args:
+            root: As recipes name them for this task.
+            labels: The classes that the network tells apart.
+            preprocessing: How it reads pictures.
+        """
+
+    @staticmethod
     @abstractmethod
-    def metric(self, pictures: Pictures) -> Metric:
-        """Return what scores a network on held-out pictures."""
+    def metric(pictures: Any) -> Metric:
+        """Return what scores a network on pictures that :meth:`opened` returned."""
 
     def steps_per_epoch(self, schedule: Schedule) -> int:
         """Return the number of batches in one pass over the training pictures."""

@@ -22,6 +22,7 @@ from compress import bundles, evaluate, pipeline, recipe_file
 from compress.__main__ import main
 from compress.errors import CheckpointError
 from compress.recipe import Recipe
+from compress.tasks.classify import Classification
 from contract.card import ModelCard
 from tests.compress import tiny
 
@@ -78,7 +79,9 @@ def test_the_teacher_is_good_and_the_student_within_two_points(digits):
 def test_the_published_graph_scores_what_the_report_says(digits):
     (row,) = digits.report["accuracy"]
     model, card = bundles.find(digits.version.parent)
-    images = evaluate.evaluation_images(digits.recipe.data.evaluate["test scans"], card)
+    images = Classification.opened(
+        digits.recipe.data.evaluate["test scans"], card.labels, card.preprocessing
+    )
 
     ask = evaluate.onnx_asked(model)
     score = evaluate.evaluate(ask, images, evaluate.TopFive(), "published")

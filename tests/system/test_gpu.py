@@ -13,6 +13,7 @@ from compress.data.batch import Batch
 from compress.distill import MixedDistillation, Weights
 from compress.prune import magnitude_masks
 from compress.recipe import Schedule
+from compress.tasks.classify import Classification
 from compress.train import Stage, _Optimizer
 from tests.compress import tiny
 
@@ -38,7 +39,7 @@ def test_digits_compressed_on_a_gpu_are_within_two_points_of_their_teacher(tmp_p
     version = pipeline.compress(loaded)
 
     model, card = bundles.find(version.parent)
-    images = evaluate.evaluation_images(tmp_path / "digits" / "test", card)
+    images = Classification.opened(tmp_path / "digits" / "test", card.labels, card.preprocessing)
     ask = evaluate.onnx_asked(model)
     score = evaluate.evaluate(ask, images, evaluate.TopFive(), "stored model")
     teacher = card.accuracy[0].teacher
