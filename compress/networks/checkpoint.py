@@ -140,8 +140,8 @@ def read_state(folder: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise CheckpointError(f"cannot read {path}: {type(error).__name__}") from error
-    # The authors' own files keep the weights under "model".
-    return dict(state.get("model", state))
+    # The authors' own files keep the weights under "model", OpenMMLab's under "state_dict".
+    return dict(state.get("model", state.get("state_dict", state)))
 
 
 def fill(body: nn.Module, renamed: Iterable[tuple[str, Tensor]], folder: Path, what: str) -> None:

@@ -14,6 +14,7 @@ _ROLES = {
     "mlp.fc1": ("FFN in", "FFN in"),
     "mlp.fc2": ("FFN out", "FFN out"),
 }
+WINDOW_REASON = "a window wider than 1x1: sparse kernels group channels, a mask would cross places"
 HEAD_REASON = "the head stays dense: one row a class, and every answer passes through it"
 
 

@@ -76,14 +76,25 @@ FAMILY = Family(build=build, load=load, layers=layers, blocks=blocks)
 
 def _from_official(folder: Path, config: dict[str, Any]) -> PreTrainedModel:
     state = checkpoints.read_state(folder)
-    body = SwinForImageClassification(SwinConfig(**_shape(state, config)))
-    renamed = dict(_to_transformers(state))
-    checkpoints.fill(body, renamed.items(), folder, "a Swin of timm or of its authors")
+    head = state.get("head.weight", state.get("head.fc.weight"))
+    if head is None:
+        raise CheckpointError("not a Swin checkpoint: it lacks 'head.weight'")
+    shape = {**architecture_of(state, config), "num_labels": head.shape[0]}
+    body = SwinForImageClassification(SwinConfig(**shape))
+    checkpoints.fill(body, to_transformers(state), folder, "a Swin of timm or of its authors")
     return body
 
 
-def _shape(state: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Any]:
-    """Read the architecture off the weights themselves."""
+def architecture_of(state: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Any]:
+    """Read the keyword arguments of ``SwinConfig`` off the weights themselves.
+
+    Args:
+        state: Weights in the layout of the Swin authors or of timm, with or without the head.
+        config: What the folder's config says beside them.
+
+    Raises:
+        CheckpointError: A weight that every Swin has is missing.
+    """
     try:
         patches = state["patch_embed.proj.weight"]
         tables = [
@@ -91,7 +102,6 @@ def _shape(state: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Any]:
             for stage in range(_count(state, "layers."))
         ]
         hidden = state["layers.0.blocks.0.mlp.fc1.weight"].shape[0]
-        head = state["head.weight"] if "head.weight" in state else state["head.fc.weight"]
     except KeyError as error:
         raise CheckpointError(f"not a Swin checkpoint: it lacks {error}") from error
     window = (math.isqrt(tables[0].shape[0]) + 1) // 2
@@ -107,7 +117,6 @@ def _shape(state: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Any]:
         "mlp_ratio": hidden / patches.shape[0],
         "layer_norm_eps": config.get("layer_norm_eps", 1e-5),
         "qkv_bias": "layers.0.blocks.0.attn.qkv.bias" in state,
-        "num_labels": head.shape[0],
     }
 
 
@@ -115,7 +124,8 @@ def _count(state: dict[str, Tensor], stem: str) -> int:
     return len({key[len(stem) :].split(".")[0] for key in state if key.startswith(stem)})
 
 
-def _to_transformers(state: dict[str, Tensor]) -> list[tuple[str, Tensor]]:
+def to_transformers(state: dict[str, Tensor]) -> list[tuple[str, Tensor]]:
+    """Rename the weights of a Swin of its authors or of timm to transformers' names."""
     # timm from 0.9 on merges patches at the beginning of a stage instead of at the end.
     merged_first = "layers.0.downsample.reduction.weight" not in state
     renamed: list[tuple[str, Tensor]] = []
