@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from torch import nn
 
-from compress.networks import auto, deit, swin
+from compress.networks import auto, deit, swin, upernet
 from compress.networks.network import Family, Left, left_in_float
 
-FAMILIES: dict[str, Family] = {"deit": deit.FAMILY, "swin": swin.FAMILY, "auto": auto.FAMILY}
+FAMILIES: dict[str, Family] = {
+    "deit": deit.FAMILY,
+    "swin": swin.FAMILY,
+    "auto": auto.FAMILY,
+    "upernet": upernet.FAMILY,
+}
 
 
 def left(family: str, body: nn.Module) -> list[Left]:

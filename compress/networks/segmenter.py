@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from compress.networks.network import Classifier
+from compress.networks.network import Network
 
 
-class Segmenter(Classifier):
-    """A transformers network for semantic segmentation that reads pixels as they are stored.
-
-    Its raw output is logits [b, k, h, w] at the size of the pictures.
-    """
+class Segmenter(Network):
+    """A network for semantic segmentation of transformers: its body gives ``logits``."""
 
     outputs = ("class_map",)
+
+    def forward(self, images: Tensor, _hint: None = None) -> Tensor:
+        """Return [b, k, h, w] logits of [b, h, w, 3] pictures, uint8 or float in 0..255."""
+        logits: Tensor = self.body(pixel_values=self.pixels(images)).logits
+        return logits
 
     def answer(self, raw: Tensor) -> dict[str, Tensor]:
         """Name the best class of each pixel.

@@ -19,11 +19,13 @@ from transformers import (
     UperNetForSemanticSegmentation,
 )
 
+from compress.criteria.segment import OneClassAPixel
 from compress.errors import CheckpointError, RecipeError
 from compress.networks import checkpoint as checkpoints
 from compress.networks import swin_backbone
 from compress.networks.network import Family, Layer
 from compress.networks.roles import HEAD_REASON, WINDOW_REASON
+from compress.networks.segmenter import Segmenter
 
 _CLASSES: dict[str, type[PreTrainedModel]] = {"upernet": UperNetForSemanticSegmentation}
 _HEAD = {"conv_seg": "classifier", "bn": "batch_norm"}
@@ -96,7 +98,14 @@ def blocks(body: Any) -> list[str]:
     return [*swin_backbone.blocks(body.backbone, "backbone"), *fused]
 
 
-FAMILY = Family(build=build, load=load, layers=layers, blocks=blocks)
+FAMILY = Family(
+    build=build,
+    load=load,
+    layers=layers,
+    blocks=blocks,
+    wrap=Segmenter,
+    criterion=OneClassAPixel(),
+)
 
 
 def _body(settings: dict[str, Any], backbone: dict[str, Any]) -> PreTrainedModel:
