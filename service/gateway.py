@@ -17,6 +17,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from contract.errors import ImageError
 from contract.preprocess import Preprocessing, decode_to_fit, fit_decoded
+from contract.view import View
 from service.errors import Code, GatewayError, GoneError, ModelError, WrongTaskError, of_image
 from service.executors.executor import Executor, Images, Model, Outputs
 from service.ledger import Ledger
@@ -24,7 +25,6 @@ from service.metrics import Metrics
 from service.settings import Settings
 from service.tasks import classify, detect, segment
 from service.tasks.task import Asked, Task
-from service.tasks.view import View
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from service.tasks.paste import Region
+from contract.paste import Region
 
 Polygon = list[int]
 

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.labels import LabelSet
+from contract.paste import paste
 from service.errors import Code, GatewayError, ModelError
 from service.tasks import contours, rle
 from service.tasks.contours import Polygon
-from service.tasks.paste import paste
 from service.tasks.rle import Rle
 from service.tasks.task import Asked, Outputs, Shapes, Task
 

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from service.tasks.paste import Region
+from contract.paste import Region
 
 # Five bits a character: the lowest four or five hold the number, the sixth says that more come.
 _BITS: Final = 5

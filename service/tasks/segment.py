@@ -11,17 +11,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from contract.labels import LabelSet
+from contract.view import UNSEEN, Cells, whole
 from service.errors import Code, GatewayError, ModelError
 from service.tasks import contours, rle
 from service.tasks.contours import Polygon
 from service.tasks.rle import Rle
 from service.tasks.task import Asked, Outputs, Shapes, Task
-from service.tasks.view import Cells
 
 Format = Literal["png", "rle", "polygons"]
 OUTPUT: Final = "class_map"
-# In a map, what the network did not see. A label set has at most 255 classes.
-UNSEEN: Final = 255
 # Maps are flat: more effort takes four times as long and saves a few percent.
 _COMPRESSION: Final = 1
 
@@ -112,31 +110,21 @@ def predict(outputs: Outputs, asked: Asked[Options]) -> Segmentation:
         )
     width, height = asked.view.size_px
     total, labels, form = width * height, asked.labels, asked.options.format
-    whole = _whole(seen, rows, columns, (height, width)) if form != "polygons" else seen
-    runs = rle.of_classes(whole) if form == "rle" else {}
+    spread = whole(seen, rows, columns, (height, width)) if form != "polygons" else seen
+    runs = rle.of_classes(spread) if form == "rle" else {}
     classes = []
     for index in map(int, found):
         area_px = int(counts[index])
         polygons = _outlines(seen == index, rows, columns) if form == "polygons" else None
         names = (labels.ids[index], labels.names[index])
         classes.append(Area(index, *names, area_px, area_px / total, runs.get(index), polygons))
-    return Segmentation(classes, total - int(counts.sum()), _png(whole) if form == "png" else None)
+    return Segmentation(classes, total - int(counts.sum()), _png(spread) if form == "png" else None)
 
 
 def _areas_px(seen: ClassMap, rows: Cells, columns: Cells) -> npt.NDArray[np.int64]:
     """Return the number of the picture's pixels of each value."""
     pixels = np.outer(np.diff(rows.edges_px), np.diff(columns.edges_px))
     return np.bincount(seen.ravel(), pixels.ravel(), UNSEEN + 1).astype(np.int64)
-
-
-def _whole(seen: ClassMap, rows: Cells, columns: Cells, shape: tuple[int, int]) -> ClassMap:
-    """Return the map at the size of the picture, each pixel as the nearest one that was seen."""
-    whole = np.full(shape, UNSEEN, np.uint8)
-    if seen.size:
-        tall = np.repeat(seen, np.diff(rows.edges_px), axis=0)
-        (top, bottom), (left, right) = rows.edges_px[[0, -1]], columns.edges_px[[0, -1]]
-        whole[top:bottom, left:right] = np.repeat(tall, np.diff(columns.edges_px), axis=1)
-    return whole
 
 
 def _outlines(mask: npt.NDArray[np.bool_], rows: Cells, columns: Cells) -> list[Polygon]:

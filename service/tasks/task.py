@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import numpy.typing as npt
 
 from contract.labels import LabelSet
-from service.tasks.view import View
+from contract.view import View
 
 OptionsT = TypeVar("OptionsT")
 ResultT = TypeVar("ResultT")

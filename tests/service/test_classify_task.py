@@ -3,11 +3,11 @@ import pytest
 
 from contract import labels
 from contract.preprocess import Preprocessing
+from contract.view import View
 from service.errors import Code, GatewayError, ModelError
 from service.tasks import classify
 from service.tasks.classify import Options, Prediction
 from service.tasks.task import Asked
-from service.tasks.view import View
 
 NAMES = labels.inline(["a", "b", "c", "d"])
 VIEW = View.of((8, 8), Preprocessing(8, 8, 8))

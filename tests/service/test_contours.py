@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
+from contract.paste import Region
 from service.tasks.contours import of_region, outlines
-from service.tasks.paste import Region
 from tests.service.shapes import MASKS, of_text
 
 # pycocotools 2.0.11 hands NumPy 2 its arrays in the old way.

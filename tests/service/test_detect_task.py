@@ -5,14 +5,14 @@ import pytest
 from pycocotools import mask as coco
 
 from contract import labels
+from contract.paste import paste
 from contract.preprocess import Preprocessing
+from contract.view import View
 from service.errors import Code, GatewayError, ModelError
 from service.tasks import detect
 from service.tasks.contours import outlines
 from service.tasks.detect import Detection, Options
-from service.tasks.paste import paste
 from service.tasks.task import Asked
-from service.tasks.view import View
 
 # pycocotools 2.0.11 hands NumPy 2 its arrays in the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

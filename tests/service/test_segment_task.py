@@ -9,11 +9,11 @@ from pycocotools import mask as coco
 from contract import labels
 from contract.letterbox import scaled_size
 from contract.preprocess import Preprocessing
+from contract.view import UNSEEN, View
 from service.errors import Code, GatewayError, ModelError
 from service.tasks import segment
-from service.tasks.segment import UNSEEN, Options, Segmentation
+from service.tasks.segment import Options, Segmentation
 from service.tasks.task import Asked
-from service.tasks.view import View
 from tests.service.test_contours import filled, without_holes
 
 # pycocotools 2.0.11 hands NumPy 2 its arrays in the old way.

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from contract.letterbox import Placement, placement
 from contract.preprocess import Preprocessing
+
+ClassMap = npt.NDArray[np.uint8]
+# In a class map, what the network did not see. A label set has at most 255 classes.
+UNSEEN: Final = 255
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,26 @@ class View:
             _cells(self.size_px[1], (top, bottom), rows),
             _cells(self.size_px[0], (left, right), columns),
         )
+
+
+def whole(seen: ClassMap, rows: Cells, columns: Cells, shape: tuple[int, int]) -> ClassMap:
+    """Return a class map at the size of the picture, each pixel as the nearest one that was seen.
+
+    Args:
+        seen: The map's rows and columns that :meth:`View.cells` names.
+        rows: Of them.
+        columns: Of them.
+        shape: Height and width of the picture.
+
+    Returns:
+        [height, width], :data:`UNSEEN` where the network saw nothing.
+    """
+    found = np.full(shape, UNSEEN, np.uint8)
+    if seen.size:
+        tall = np.repeat(seen, np.diff(rows.edges_px), axis=0)
+        (top, bottom), (left, right) = rows.edges_px[[0, -1]], columns.edges_px[[0, -1]]
+        found[top:bottom, left:right] = np.repeat(tall, np.diff(columns.edges_px), axis=1)
+    return found
 
 
 def _cells(length_px: int, seen: tuple[float, float], input_px: int) -> Cells:

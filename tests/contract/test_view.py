@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from contract.preprocess import Preprocessing, fit
-from service.tasks.view import View
+from contract.view import View
 
 LETTERBOX = Preprocessing(160, 224, interpolation="bilinear", framing="letterbox")
 CROP = Preprocessing(160, 224, 256, "bilinear")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from service.tasks.paste import paste
+from contract.paste import paste
 
 
 def slowly(mask: np.ndarray, box: tuple[float, ...], size_px: tuple[int, int]) -> np.ndarray:
