@@ -20,7 +20,8 @@ from service.settings import Settings
 logger = logging.getLogger(__name__)
 
 _DESCRIPTION: Final = (
-    "Send a picture, get labels and the time that every stage took. Errors are RFC 9457 problems; "
+    "Send a picture, get labels, boxes, masks or a map, and the time that every stage took. "
+    "Errors are RFC 9457 problems; "
     "`code` is stable, `detail` is for people."
 )
 

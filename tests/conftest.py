@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from contract import telemetry
-from tests import bundles
+from tests import bundles, scenes
 
 # Tests import the runtimes themselves too, past the commands that do this.
 telemetry.switch_off()
@@ -48,6 +48,12 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     broken = bundles.write_model(folder, "broken")
     (broken / "1" / "model.onnx").write_bytes(b"not a network")
     return folder
+
+
+@pytest.fixture(scope="session")
+def scene_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models of every task, published as users do."""
+    return scenes.write_repository(tmp_path_factory.mktemp("scenes"))
 
 
 @pytest.fixture(scope="session")

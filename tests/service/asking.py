@@ -7,11 +7,19 @@ from typing import Any
 
 import httpx
 
+from service.rest.inference import PATHS
+
 
 def post(
-    client: httpx.Client, data: bytes, kind: str = "image/png", **query: Any
+    client: httpx.Client,
+    data: bytes,
+    kind: str = "image/png",
+    task: str = "classify",
+    accept: str = "*/*",
+    **query: Any,
 ) -> httpx.Response:
-    return client.post("/v1/classify", content=data, params=query, headers={"Content-Type": kind})
+    headers = {"Content-Type": kind, "Accept": accept}
+    return client.post(f"/v1/{task}", content=data, params=query, headers=headers)
 
 
 def label(answer: httpx.Response) -> str:
@@ -30,7 +38,7 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     body: dict[str, Any] = answer.json()
-    timed = {"timings_ms"} if answer.request.url.path == "/v1/classify" else set()
+    timed = {"timings_ms"} if answer.request.url.path in PATHS else set()
     assert set(body) == {"type", "title", "status", "detail", "instance", "code"} | timed
     assert server_timing(answer) == body.get("timings_ms", {})
     assert (body["status"], body["code"]) == (status, code)
