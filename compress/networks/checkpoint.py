@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import pickle
 from collections.abc import Callable, Iterable, Mapping
@@ -51,21 +52,35 @@ def load(
         CheckpointError: Nothing there, another architecture or number of classes, or keys that
             do not fit.
     """
-    body = _load(checkpoint, models, from_timm)
+    body = read(checkpoint, models, from_timm)
+    require_classes(body, checkpoint, classes)
+    return body
+
+
+def require_classes(body: Any, checkpoint: str, classes: int) -> None:
+    """Refuse a body that tells another number of classes apart than the labels name.
+
+    Raises:
+        CheckpointError: It does.
+    """
     found = body.config.num_labels
     if found != classes:
         raise CheckpointError(
             f"{checkpoint} tells {found} classes apart, the recipe's labels name {classes}. "
             "Give the label set that it was trained on."
         )
-    return body
 
 
-def _load(
+def read(
     checkpoint: str,
     models: Mapping[str, type[PreTrainedModel]],
     from_timm: Callable[[Path, dict[str, Any]], PreTrainedModel],
 ) -> PreTrainedModel:
+    """Load as :func:`load` does, whatever the number of classes.
+
+    Raises:
+        CheckpointError: Nothing there, another architecture, or keys that do not fit.
+    """
     folder = Path(checkpoint)
     if not folder.is_dir():
         if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1:
@@ -137,7 +152,9 @@ def read_state(folder: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        # The settings of a training run lie beside the weights in files of several authors.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise CheckpointError(f"cannot read {path}: {type(error).__name__}") from error
     # The authors' own files keep the weights under "model", OpenMMLab's under "state_dict".

@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import (
     PreTrainedModel,
@@ -20,9 +19,10 @@ from transformers import (
 )
 
 from compress.criteria.segment import OneClassAPixel
-from compress.errors import CheckpointError, RecipeError
+from compress.errors import CheckpointError
 from compress.networks import checkpoint as checkpoints
 from compress.networks import swin_backbone
+from compress.networks.architecture import building, refuse_unknown
 from compress.networks.network import Family, Layer
 from compress.networks.roles import HEAD_REASON, WINDOW_REASON
 from compress.networks.segmenter import Segmenter
@@ -44,14 +44,10 @@ def build(architecture: dict[str, Any]) -> nn.Module:
     """
     settings = dict(architecture)
     backbone = settings.pop("backbone_config", {})
-    for given, config in ((settings, UperNetConfig()), (backbone, SwinConfig())):
-        if unknown := sorted(key for key in given if not hasattr(config, key)):
-            kind = type(config).__name__
-            raise RecipeError(f"network.architecture: {kind} has no {', '.join(unknown)}")
-    try:
+    refuse_unknown(settings, UperNetConfig())
+    refuse_unknown(backbone, SwinConfig())
+    with building():
         return _body(settings, backbone)
-    except (LookupError, TypeError, ValueError, RuntimeError, StrictDataclassError) as error:
-        raise RecipeError(f"network.architecture cannot be built: {error}") from error
 
 
 def load(checkpoint: str, classes: int) -> nn.Module:

@@ -11,51 +11,19 @@ import openvino
 import torch
 from torch import Tensor, nn
 
-from compress import qdq
-from compress.export import _quiet
-from compress.networks.network import Family, captured_outputs
-from compress.quantize import (
-    activation_quantizers,
-    formats_of,
-    freeze_scales,
-    insert_quantizers,
-    switch_on,
-)
+from compress.export import write_graph
+from compress.networks.network import Family, Network, captured_outputs
+from compress.quantize import activation_quantizers, insert_quantizers, switch_on
+from contract.preprocess import Preprocessing
 
 # Shapes that depend on the data, and what TensorRT computes wrongly without a word.
 FORBIDDEN = {"If", "Loop", "Scan", "NonZero", "GridSample", "NonMaxSuppression", "Unique"}
 
 
-class Answer(nn.Module):
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.network.answer(self.network(image)).values())
-
-
-def export(network: Any, size: tuple[int, int], path: Path) -> Counter[str]:
+def export(network: Network, size: tuple[int, int], path: Path) -> Counter[str]:
     """Write a network's graph; returns how often it has each operator."""
-    network.use_exportable_attention()
-    freeze_scales(network)
-    with _quiet():
-        program = torch.onnx.export(
-            Answer(network).eval(),
-            (torch.zeros(2, *size, 3, dtype=torch.uint8),),
-            dynamo=True,
-            opset_version=qdq.opset(formats_of(network)),
-            input_names=["image"],
-            output_names=list(network.outputs),
-            dynamic_shapes={"image": {0: torch.export.Dim("b", min=1, max=1024)}},
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
-    qdq.store_weights(model)
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
-    return Counter(node.op_type for node in model.graph.node)
+    write_graph(network, Preprocessing(*size, framing="letterbox"), path)
+    return Counter(node.op_type for node in onnx.load(path).graph.node)
 
 
 def run(path: Path, images: Tensor) -> dict[str, npt.NDArray[Any]]:
