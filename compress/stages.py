@@ -26,6 +26,7 @@ from compress.errors import RecipeError
 from compress.evaluate import Score, torch_asked
 from compress.mask_schedule import MovingMasks
 from compress.networks import FAMILIES
+from compress.networks.fold import fold_batch_norms
 from compress.networks.network import Family, Layer, Network, input_size
 from compress.parallel import freeze_idle
 from compress.permute import PERMUTED, gained, permute_channels
@@ -153,7 +154,10 @@ def _family(work: Work) -> Family:
 
 
 def _copy_to_train(work: Work, network: Network, layers: list[Layer]) -> Network:
-    student = copy.deepcopy(network).requires_grad_(True)
+    student = copy.deepcopy(network)
+    # A convolution is pruned and rounded as it is served: with the norm behind it computed in.
+    fold_batch_norms(student)
+    student.requires_grad_(True)
     if work.recipe.distill.freeze_head:
         for layer in layers:
             if layer.role == "head":
