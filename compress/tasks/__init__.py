@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from compress.tasks.classify import Classification
+from compress.tasks.segment import Segmentation
 from compress.tasks.task import Task
 
-TASKS: dict[str, type[Task]] = {"classify": Classification}
+TASKS: dict[str, type[Task]] = {"classify": Classification, "segment": Segmentation}
