@@ -32,8 +32,9 @@ class Annotated:
         file_name: Below the folder of pictures.
         image_id: As the file has it.
         size_px: Width and height.
-        records: All its objects as the file has them, crowds included, but for the category,
-            which is the index in the label set; for evaluation.
+        records: All its objects as the file has them, crowds included, for evaluation; but
+            ``category_id`` is the index in the label set, and ``segmentation``, there where
+            outlines were asked for, is None where nothing can be drawn.
         boxes: [n, 4] left, top, right, bottom in pixels, inside the picture: the objects to train
             on, which are neither crowds nor without any area.
         labels: [n] index of each in the label set.
@@ -105,6 +106,9 @@ class _Reader:
     def __init__(self, path: Path, plain: dict[str, Any], labels: LabelSet, outlines: bool) -> None:
         self.path, self.plain, self.labels, self.outlines = path, plain, labels, outlines
         self.classes = self._classes()
+        self.sizes_px = {
+            image["id"]: (int(image["width"]), int(image["height"])) for image in plain["images"]
+        }
         self.found = Instances()
 
     def instances(self) -> Instances:
@@ -152,24 +156,24 @@ class _Reader:
             "iscrowd": int(annotation.get("iscrowd", 0)),
         }
         if self.outlines:
-            record["segmentation"] = annotation.get("segmentation", [])
+            size_px = self.sizes_px.get(annotation["image_id"], (0, 0))
+            record["segmentation"] = _outline(annotation.get("segmentation", []), size_px)
         return record
 
     def _picture(self, image: dict[str, Any], records: list[dict[str, Any]]) -> Annotated:
-        size_px = int(image["width"]), int(image["height"])
+        size_px = self.sizes_px[image["id"]]
         boxes, classes, outlines = [], [], []
         for record in records:
             if record["iscrowd"]:
                 continue
             box = _inside(record["bbox"], size_px)
-            outline = _outline(record["segmentation"], size_px) if self.outlines else None
-            if reason := _useless(record, box, outline if self.outlines else True):
+            if reason := _useless(record, box):
                 name = f"{image['file_name']}, object {record['id']}"
                 self.found.dropped[name] = reason
                 continue
             boxes.append(box)
             classes.append(record["category_id"])
-            outlines.append(outline)
+            outlines.append(record.get("segmentation"))
         return Annotated(
             str(image["file_name"]),
             image["id"],
@@ -187,11 +191,13 @@ def _inside(bbox: list[float], size_px: tuple[int, int]) -> list[float]:
     return [min(max(corner, 0.0), size_px[axis % 2]) for axis, corner in enumerate(corners)]
 
 
-def _useless(record: dict[str, Any], box: list[float], outline: Any) -> str:
+def _useless(record: dict[str, Any], box: list[float]) -> str:
     """Say why an object cannot be trained on; empty if it can."""
     if box[2] <= box[0] or box[3] <= box[1]:
         return f"its box {record['bbox']} has no area inside the picture"
-    return "" if outline else "its outline is no polygon of three corners and no run lengths"
+    if record.get("segmentation", True):
+        return ""
+    return "its outline is no polygon of three corners and no run lengths that fit its picture"
 
 
 def _outline(segmentation: Any, size_px: tuple[int, int]) -> Any:

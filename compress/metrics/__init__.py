@@ -1,0 +1,1 @@
+"""How right answers are, by the rules of each field."""
