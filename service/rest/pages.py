@@ -24,7 +24,7 @@ _STRICT: Final = {"Content-Security-Policy": _POLICY.format(style="")}
 _SWAGGER_POLICY: Final = {"Content-Security-Policy": _POLICY.format(style=" 'unsafe-inline'")}
 _ASSETS: Final[dict[str, tuple[Path, str]]] = {
     "page.css": (_WEB / "page.css", _CSS),
-    "page.js": (_WEB / "page.js", _JS),
+    **{name: (_WEB / name, _JS) for name in ("page.js", "dom.js", "overlay.js", "results.js")},
     "icon.svg": (_WEB / "icon.svg", "image/svg+xml"),
     "docs.js": (_WEB / "docs.js", _JS),
     "swagger-ui.css": (_SWAGGER / "swagger-ui.css", _CSS),

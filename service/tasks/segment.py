@@ -20,8 +20,6 @@ from service.tasks.task import Asked, Outputs, Shapes, Task
 
 Format = Literal["png", "rle", "polygons"]
 OUTPUT: Final = "class_map"
-# Maps are flat: more effort takes four times as long and saves a few percent.
-_COMPRESSION: Final = 1
 
 ClassMap = npt.NDArray[np.uint8]
 
@@ -138,7 +136,7 @@ def _outlines(mask: npt.NDArray[np.bool_], rows: Cells, columns: Cells) -> list[
 
 def _png(class_map: ClassMap) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(class_map).save(file, "PNG", compress_level=_COMPRESSION)
+    Image.fromarray(class_map).save(file, "PNG")
     return file.getvalue()
 
 

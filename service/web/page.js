@@ -1,13 +1,17 @@
-// The page: send a picture to /v1/classify, show its labels and where the time went.
+// The page: send a picture to a model, show what it found and where the time went.
 // Everything that comes from the service is inserted as text, never as HTML.
+
+import { element, make, milliseconds, percent } from "/assets/dom.js";
+import { Overlay } from "/assets/overlay.js";
+import { TASKS } from "/assets/results.js";
 
 const STAGES = {
   read: "Receive",
   decode: "Decode",
-  preprocess: "Scale and cut",
+  preprocess: "Scale and frame",
   queue: "Wait",
   infer: "Network",
-  postprocess: "Labels",
+  postprocess: "Answer",
   rest: "Browser and transport",
 };
 
@@ -17,38 +21,37 @@ const FORMATS = "choose a JPEG, PNG or WebP";
 
 const RUNTIMES = { openvino: "OpenVINO", onnxruntime: "ONNX Runtime" };
 
-const element = (id) => document.getElementById(id);
+const METRICS = {
+  top1: "right",
+  mean_iou: "mean IoU",
+  pixel_accuracy: "of pixels right",
+  box_ap: "box AP",
+  mask_ap: "mask AP",
+};
+
 const models = new Map();
+const overlay = new Overlay(element("overlay"), element("preview"));
 let picture = null;
+let shown = null;
 let maxBytes = Infinity;
 let pending = null;
 
-function make(tag, className, text = "") {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  return made;
-}
-
-const percent = (fraction) => `${(100 * fraction).toFixed(1)} %`;
-const milliseconds = (ms) => `${ms.toFixed(ms < 10 ? 2 : 1)} ms`;
+const chosen = () => models.get(element("model").value);
 
 async function loadModels() {
   const answer = await fetch("/v1/models");
   if (!answer.ok) throw new Error(`The list of models could not be read (${answer.status}).`);
   const { models: listed, limits } = await answer.json();
-  const options = listed.map((model) => {
-    models.set(model.name, model);
-    const option = make("option", "", model.name);
-    option.value = model.name;
-    option.selected = model.default;
-    if (model.state !== "ready") {
-      option.disabled = true;
-      option.textContent += " (unavailable)";
-    }
-    return option;
-  });
-  element("model").replaceChildren(...options);
+  for (const model of listed) models.set(model.name, model);
+  const groups = Object.entries(TASKS).map(([task, { title }]) =>
+    group(title, listed.filter((model) => model.task === task)),
+  );
+  groups.push(group("Unavailable", listed.filter((model) => !(model.task in TASKS))));
+  element("model").replaceChildren(...groups.filter((made) => made.children.length));
+  const first = Object.keys(TASKS)
+    .map((task) => listed.find((model) => model.task === task && model.default))
+    .find(Boolean);
+  if (first) element("model").value = first.name;
   element("model").disabled = false;
   maxBytes = limits.max_body_bytes;
   const megabytes = Math.floor(maxBytes / 1e6);
@@ -57,8 +60,24 @@ async function loadModels() {
   showAbout();
 }
 
+function group(title, listed) {
+  const made = make("optgroup", "");
+  made.label = title;
+  for (const { name, state } of listed) {
+    const option = make("option", "", name);
+    option.value = name;
+    if (state !== "ready") {
+      option.disabled = true;
+      option.textContent += " (unavailable)";
+    }
+    made.append(option);
+  }
+  return made;
+}
+
 function showAbout() {
-  const model = models.get(element("model").value);
+  const model = chosen();
+  element("least").hidden = model?.task !== "detect";
   if (!model || model.state !== "ready") return;
   const { precision, sparsity, classes, accuracy, executor } = model;
   const weights = precision.weights.toUpperCase();
@@ -67,7 +86,7 @@ function showAbout() {
     `${classes.toLocaleString("en")} classes`,
     weights === activations ? weights : `${weights} weights, ${activations} activations`,
     sparsity === "dense" ? "dense" : `${sparsity} sparse`,
-    ...accuracy.slice(0, 1).map((a) => `${percent(a.quantized)} right on ${a.data}`),
+    ...accuracy.slice(0, 1).map((a) => `${percent(a.quantized)} ${METRICS[a.metric]} on ${a.data}`),
     `run by ${RUNTIMES[executor] ?? executor}`,
   ];
   element("description").textContent = model.description;
@@ -89,28 +108,19 @@ function fill(filled) {
   element("drop").classList.toggle("filled", filled);
 }
 
-function enlargeSmall({ target: { naturalWidth, naturalHeight, classList } }) {
+function showLoaded({ target: { naturalWidth, naturalHeight, classList } }) {
   classList.toggle("small", Math.max(naturalWidth, naturalHeight) < SMALL_PX);
+  overlay.draw();
 }
 
-function showLabels(answer) {
-  const rows = answer.predictions.map(({ label, score }) => {
-    const [name, ...also] = label.split(", ");
-    const row = make("li", "");
-    const title = make("span", "name", name);
-    if (also.length) title.append(" ", make("span", "also", also.join(", ")));
-    const track = make("div", "track");
-    track.setAttribute("aria-hidden", "true");
-    const fill = make("div", "");
-    fill.style.width = percent(score).replace(" ", "");
-    track.append(fill);
-    row.append(title, make("span", "score", percent(score)), track);
-    return row;
-  });
-  element("labels").replaceChildren(...rows);
+async function showResult(task, answer) {
+  shown = { task, answer };
+  const isCurrent = () => shown?.answer === answer;
+  const count = await TASKS[task].show(answer, overlay, isCurrent);
+  if (!isCurrent()) return;
   const { width, height } = answer.image;
-  element("status").textContent =
-    `${answer.model}, version ${answer.version}, on ${width} × ${height} pixels:`;
+  const who = `${answer.model}, version ${answer.version}, on ${width} × ${height} pixels:`;
+  element("status").textContent = `${who} ${count}`.trim();
 }
 
 function showTime(timings, totalMs) {
@@ -148,6 +158,8 @@ function showProblem(title, detail) {
   element("status").textContent = "";
   element("labels").replaceChildren();
   element("time").hidden = true;
+  shown = null;
+  overlay.clear();
 }
 
 // What the service says of a request, said of a file to whoever chose it.
@@ -158,8 +170,9 @@ function showRefusal(file, { code, title, detail }) {
   else showProblem(`This kind of file is not read: ${FORMATS}`, detail);
 }
 
-async function classify() {
+async function ask() {
   const file = picture;
+  const model = chosen();
   pending?.abort();
   if (file.size > maxBytes) {
     const [most, came] = [maxBytes, file.size].map((bytes) => `${(bytes / 1e6).toFixed(1)} MB`);
@@ -173,7 +186,8 @@ async function classify() {
   document.body.classList.add("busy");
   try {
     const started = performance.now();
-    const answer = await fetch(`/v1/classify?model=${encodeURIComponent(element("model").value)}`, {
+    const query = new URLSearchParams({ model: model.name, ...TASKS[model.task].query(model) });
+    const answer = await fetch(`/v1/${model.task}?${query}`, {
       method: "POST",
       // The content decides; a type that is none of a picture would be refused by its name.
       headers: { "Content-Type": "application/octet-stream" },
@@ -187,7 +201,7 @@ async function classify() {
       return;
     }
     showPreview(file);
-    showLabels(body);
+    await showResult(model.task, body);
     showTime(body.timings_ms, totalMs);
   } catch (error) {
     if (error.name !== "AbortError")
@@ -200,7 +214,7 @@ async function classify() {
 function take(files) {
   if (!files?.length) return;
   picture = files[0];
-  classify();
+  ask();
 }
 
 const drop = element("drop");
@@ -210,10 +224,14 @@ element("file").addEventListener("change", (event) => {
   event.target.value = "";
 });
 element("preview").addEventListener("error", () => fill(false));
-element("preview").addEventListener("load", enlargeSmall);
+element("preview").addEventListener("load", showLoaded);
 element("model").addEventListener("change", () => {
   showAbout();
-  if (picture) classify();
+  if (picture) ask();
+});
+element("min-score").addEventListener("input", ({ target }) => {
+  element("min-score-shown").textContent = percent(Number(target.value));
+  if (shown?.task === "detect") showResult(shown.task, shown.answer);
 });
 document.addEventListener("paste", (event) => take(event.clipboardData?.files));
 // The whole window takes a drop, so that a near miss does not navigate away from the page.

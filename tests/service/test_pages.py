@@ -44,7 +44,10 @@ def test_the_browser_is_told_to_ask_no_other_host(client: httpx.Client, path: st
     assert "script-src 'self';" in policy
 
 
-@pytest.mark.parametrize("name", ["page.css", "page.js", "docs.js", "icon.svg"])
+SCRIPTS = ["page.js", "dom.js", "overlay.js", "results.js"]
+
+
+@pytest.mark.parametrize("name", ["page.css", "docs.js", "icon.svg", *SCRIPTS])
 def test_our_own_assets_name_no_host(client: httpx.Client, name: str):
     asset = client.get(f"/assets/{name}")
 
@@ -56,10 +59,19 @@ def test_our_own_assets_name_no_host(client: httpx.Client, name: str):
     )
 
 
-def test_the_page_never_inserts_html(client: httpx.Client):
-    script = client.get("/assets/page.js").text
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_page_never_inserts_html(client: httpx.Client, name: str):
+    script = client.get(f"/assets/{name}").text
 
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", script)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_what_a_script_imports_is_served(client: httpx.Client, name: str):
+    imported = re.findall(r'from "([^"]+)"', client.get(f"/assets/{name}").text)
+
+    assert all(client.get(path).status_code == 200 for path in imported)
+    assert imported or name in ("dom.js", "overlay.js")
 
 
 def test_swagger_ui_asks_no_validator(client: httpx.Client):

@@ -5,77 +5,41 @@ Skipped only where there is no Chromium; name another one in CHROMIUM.
 
 from __future__ import annotations
 
-import base64
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.conftest import encoded
+from tests.system import browsing
+from tests.system.browsing import drop, shown_width
+
+# Only where there is a browser, which browsing.py looks for.
+from playwright.sync_api import Browser, Page, expect  # isort: skip
 
 pytestmark = pytest.mark.browser
-
-CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
-if not CHROMIUM.exists():
-    pytest.skip(f"there is no Chromium at {CHROMIUM}", allow_module_level=True)
-
-from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def address(repository: Path) -> Iterator[str]:
-    arguments = ["--repository", str(repository), "--host", "127.0.0.1", "--port", "0"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "service", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    ) as running:
-        assert running.stderr is not None
-        for line in running.stderr:
-            if found := re.search(r"ready at (http://\S+)", line):
-                yield found[1]
-                break
-        else:
-            pytest.fail("the service did not start")
-        running.terminate()
+    with browsing.served(repository) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        yield running
-        running.close()
+    with browsing.launched() as browser:
+        yield browser
 
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    """The open page; afterwards, nothing may have gone elsewhere or been refused."""
-    page = browser.new_page()
-    hosts: set[str | None] = set()
-    complaints: list[str] = []
-    page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on(
-        "console",
-        lambda said: complaints.append(said.text) if "Content Security" in said.text else None,
-    )
-    page.goto(address)
-    yield page
-    page.close()
-    # A blob: address, the preview of the picture, has no host.
-    assert hosts <= {"127.0.0.1", None}
-    assert not complaints
+    with browsing.opened(browser, address) as page:
+        yield page
 
 
 def photo() -> bytes:
@@ -85,25 +49,6 @@ def photo() -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
     return encoded(image, "JPEG", exif=exif)
-
-
-def drop(page: Page, data: bytes, name: str = "photo.jpg", kind: str = "image/jpeg") -> None:
-    """Drop a file on the page as a hand would."""
-    script = """([text, name, type]) => {
-        const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-        const transfer = new DataTransfer();
-        transfer.items.add(new File([bytes], name, { type }));
-        return transfer;
-    }"""
-    text = base64.b64encode(data).decode()
-    transfer = page.evaluate_handle(script, [text, name, kind])
-    page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
-
-
-def shown_width(page: Page) -> int:
-    """Return the width of the picture that is shown, once the browser has it."""
-    script = "async (image) => { await image.decode(); return image.naturalWidth; }"
-    return int(page.locator("#preview").evaluate(script))
 
 
 def test_a_dropped_photo_shows_its_label_and_where_the_time_went(page: Page):
