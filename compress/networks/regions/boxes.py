@@ -1,0 +1,69 @@
+"""Boxes as two corners (x1, y1, x2, y2) in pixels: overlaps, and offsets from one to another."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# A box grows or shrinks at most by this factor at once; an untrained network asks for more.
+_MOST_LOG_SCALE = math.log(1000 / 16)
+# Below this a side has no length that can be divided by.
+_SMALLEST_PX = 1e-3
+
+Spread = tuple[float, float, float, float]
+
+
+def overlaps(boxes: Tensor, others: Tensor) -> Tensor:
+    """Return intersection over union of [..., m, 4] with [..., n, 4]: [..., m, n]."""
+    corner = torch.maximum(boxes[..., :, None, :2], others[..., None, :, :2])
+    opposite = torch.minimum(boxes[..., :, None, 2:], others[..., None, :, 2:])
+    sides = (opposite - corner).clamp(min=0)
+    shared = sides[..., 0] * sides[..., 1]
+    union = areas(boxes)[..., :, None] + areas(others)[..., None, :] - shared
+    return shared / union.clamp(min=_SMALLEST_PX**2)
+
+
+def areas(boxes: Tensor) -> Tensor:
+    """Return the areas of [..., 4]: [...]."""
+    sides = boxes[..., 2:] - boxes[..., :2]
+    return sides[..., 0] * sides[..., 1]
+
+
+def moved(boxes: Tensor, offsets: Tensor, spread: Spread, size_px: tuple[int, int]) -> Tensor:
+    """Move boxes by offsets and clip them to the picture.
+
+    Args:
+        boxes: [..., 4], or what broadcasts to it.
+        offsets: [..., 4]: of the centre in units of the sides, and of the sides' logarithms.
+        spread: What one unit of each offset is.
+        size_px: Height and width of the picture.
+
+    Source: Girshick et al., CVPR 2014, arXiv:1311.2524, appendix C.
+    """
+    shift = offsets * offsets.new_tensor(spread)
+    sides = boxes[..., 2:] - boxes[..., :2]
+    centre = boxes[..., :2] + 0.5 * sides + shift[..., :2] * sides
+    half = 0.5 * sides * shift[..., 2:].clamp(-_MOST_LOG_SCALE, _MOST_LOG_SCALE).exp()
+    height, width = size_px
+    x_px = torch.stack([centre[..., 0] - half[..., 0], centre[..., 0] + half[..., 0]], dim=-1)
+    y_px = torch.stack([centre[..., 1] - half[..., 1], centre[..., 1] + half[..., 1]], dim=-1)
+    x_px, y_px = x_px.clamp(0, width), y_px.clamp(0, height)
+    return torch.stack([x_px[..., 0], y_px[..., 0], x_px[..., 1], y_px[..., 1]], dim=-1)
+
+
+def offsets_between(boxes: Tensor, goals: Tensor, spread: Spread) -> Tensor:
+    """Return the offsets that move ``boxes`` onto ``goals``, both [..., 4]."""
+    sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=_SMALLEST_PX)
+    goal_sides = (goals[..., 2:] - goals[..., :2]).clamp(min=_SMALLEST_PX)
+    centre, goal_centre = boxes[..., :2] + 0.5 * sides, goals[..., :2] + 0.5 * goal_sides
+    shift = torch.cat([(goal_centre - centre) / sides, (goal_sides / sides).log()], dim=-1)
+    return shift / shift.new_tensor(spread)
+
+
+def taken(values: Tensor, places: Tensor) -> Tensor:
+    """Return rows of [b, n, ...] by their places [b, m]: [b, m, ...]."""
+    tail = values.shape[2:]
+    index = places.reshape(*places.shape, *[1] * len(tail)).expand(-1, -1, *tail)
+    return values.gather(1, index)
