@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from compress import pipeline
 from compress.evaluate import Answers, torch_asked
@@ -71,5 +70,5 @@ def quantized(made: Recipe) -> Network:
 
 def answers(network: Network, picture: Path, preprocessing: Preprocessing) -> Answers:
     """Ask a torch network about a file."""
-    pixels: npt.NDArray[np.uint8] = fit(decode(picture.read_bytes()), preprocessing)
-    return torch_asked(network)(pixels[None])
+    pixels = np.stack([fit(decode(picture.read_bytes()), preprocessing)])
+    return torch_asked(network)(pixels)
