@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from compress.formats import FP8, NumberFormat
@@ -85,20 +85,22 @@ def _attention(
     return mixed.transpose(1, 2).contiguous(), shares
 
 
-def prefer_products(body: Any) -> None:
+def prefer_products(body: nn.Module) -> None:
     """Let attention in bfloat16 on a CPU be two products instead of torch's fused kernel.
 
     Everything else goes on as before: other precisions and devices, and bodies that do not call
     transformers' attention interface or have chosen something else than the fused kernel.
 
     Args:
-        body: A transformers model, changed in place.
+        body: With models of transformers in it; changed in place.
     """
-    # transformers has no public name for either.
-    if body.config._attn_implementation != "sdpa" or not body._can_set_attn_implementation():  # noqa: SLF001
-        return
     AttentionInterface.register(_BY_PRODUCTS, _by_products)
-    body.set_attn_implementation(_BY_PRODUCTS)
+    # A detector's backbone may be the only model of transformers in it.
+    for part in [part for part in body.modules() if isinstance(part, PreTrainedModel)]:
+        # transformers has no public name for either.
+        chosen, open_ = part.config._attn_implementation, part._can_set_attn_implementation()  # noqa: SLF001
+        if chosen == "sdpa" and open_:
+            part.set_attn_implementation(_BY_PRODUCTS)
 
 
 def _by_products(

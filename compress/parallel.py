@@ -103,7 +103,7 @@ class Processes:
 
 
 def freeze_idle(network: nn.Module, images: Tensor) -> None:
-    """Stop training what the logits do not depend on, such as the token of masked pictures.
+    """Stop training what the outputs do not depend on, such as the token of masked pictures.
 
     Processes would wait for its gradient, which never comes; alone it gets none and stays as it is.
 
@@ -114,7 +114,10 @@ def freeze_idle(network: nn.Module, images: Tensor) -> None:
     modes = {module: module.training for module in network.modules()}
     network.eval()
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    gradients = torch.autograd.grad(network(images).sum(), trained, allow_unused=True)
+    outputs = network(images)
+    several = outputs.values() if isinstance(outputs, dict) else [outputs]
+    total = torch.stack([output.sum() for output in several if output.requires_grad]).sum()
+    gradients = torch.autograd.grad(total, trained, allow_unused=True)
     for parameter, gradient in zip(trained, gradients, strict=True):
         parameter.requires_grad_(gradient is not None)
     for module, training in modes.items():

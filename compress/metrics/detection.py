@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,35 +34,52 @@ _SUMMARY = {"ap": 0, "ap50": 1, "ap75": 2}
 Detection = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Found:
+    """What was detected in one picture.
+
+    Args:
+        index: Of the picture in its data set.
+        objects: Best first.
+        masked: Whether the network outlines objects.
+    """
+
+    index: int
+    objects: list[Detection]
+    masked: bool
+
+
 class AveragePrecision:
     """Scores ``scores``, ``labels``, ``boxes`` and perhaps ``masks`` on annotated objects.
 
     Args:
-        pictures: Opened for evaluation; with masks, those are scored too.
+        pictures: Opened for evaluation. Masks are scored where these and the network have them.
     """
 
     def __init__(self, pictures: CocoImages) -> None:
         self.pictures = pictures
 
-    def of(self, answers: Answers, batch: Batch) -> list[tuple[int, list[Detection]]]:
+    def of(self, answers: Answers, batch: Batch) -> list[Found]:
         """Bring a batch's detections back to their pictures, each by its index."""
         found = []
         for place, index in enumerate(batch.indices):
             answer = {name: value[place] for name, value in answers.items()}
             size_px = self.pictures.truth(index).size_px
-            found.append((index, detections(answer, size_px, self.pictures.preprocessing)))
+            objects = detections(answer, size_px, self.pictures.preprocessing)
+            found.append(Found(index, objects, "masks" in answers))
         return found
 
-    def values(self, found: list[tuple[int, list[Detection]]]) -> dict[str, float]:
+    def values(self, found: list[Found]) -> dict[str, float]:
         """Return ``box_ap``, ``box_ap50``, ``box_ap75`` and, with masks, the same of them.
 
         Raises:
             DataError: No object is annotated.
         """
-        truths = [self.pictures.truth(index) for index, _ in found]
-        answered = [detected for _, detected in found]
+        truths = [self.pictures.truth(one.index) for one in found]
+        answered = [one.objects for one in found]
         scored = average_precision(truths, answered, "bbox")
-        if self.pictures.masks:
+        outlined = any(record.get("segmentation") for one in truths for record in one.records)
+        if outlined and any(one.masked for one in found):
             scored.update(average_precision(truths, answered, "segm"))
         return scored
 

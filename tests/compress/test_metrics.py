@@ -171,10 +171,18 @@ def test_the_truth_itself_scores_one_crowds_or_not(objects):
 
 
 def test_boxes_alone_are_scored_without_masks(objects):
-    objects.masks = False
     answers = answers_of(objects)
     for answer in answers:
         answer.pop("masks")
+
+    assert list(scored_objects(objects, answers).values) == BOX_KEYS
+
+
+def test_masks_are_not_scored_where_none_are_annotated(objects):
+    answers = answers_of(objects)
+    for truth in objects.annotated:
+        for record in truth.records:
+            record["segmentation"] = None
 
     assert list(scored_objects(objects, answers).values) == BOX_KEYS
 

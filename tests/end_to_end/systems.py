@@ -25,8 +25,26 @@ SWIN: dict[str, Any] = {
     "window_size": 4,
     "mlp_ratio": 2.0,
 }
+REGIONS: dict[str, Any] = {
+    "backbone": {name: value for name, value in SWIN.items() if name != "image_size"},
+    "image_size": (SIDE_PX, SIDE_PX),
+    "channels": 32,
+    "hidden": 64,
+    "mask_convs": 1,
+    "anchor_side": 4.0,
+    "pooled_side_px": 16.0,
+    "candidates": 60,
+    "proposals": 40,
+    "detections": 10,
+    "sweeps": 7,
+    "sampled_anchors": 64,
+    "sampled_regions": 32,
+    "sampled_masks": 8,
+}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "upernet": {"backbone_config": SWIN, "hidden_size": 32},
+    "mask_rcnn": REGIONS,
+    "cascade_mask_rcnn": REGIONS,
 }
 SIZES_PX = [(80, 60), (50, 70), (64, 64), (90, 45)] * 4
 
@@ -39,6 +57,36 @@ def write_scenes(folder: Path) -> dict[str, Any]:
         "train": str(folder / "train" / "images" / "training"),
         "evaluate": {"held out": str(folder / "test" / "images" / "training")},
     }
+
+
+def write_objects(folder: Path) -> dict[str, Any]:
+    """Write pictures of one to three rectangles; return the recipe's data."""
+    for part, count, seed in (("train", 24, 0), ("test", 6, 1)):
+        rng = np.random.default_rng(seed)
+        pictures = [(size, _rectangles(size, rng)) for size in (SIZES_PX * 2)[:count]]
+        root = scenes.write_objects(folder / part, pictures)
+        (root / "annotations").mkdir()
+        (root / "instances.json").rename(root / "annotations" / "instances_all.json")
+    return {
+        "train": str(folder / "train" / "annotations" / "instances_all.json"),
+        "evaluate": {"held out": str(folder / "test" / "annotations" / "instances_all.json")},
+    }
+
+
+def _rectangles(size_px: tuple[int, int], rng: np.random.Generator) -> list[Any]:
+    """Draw rectangles side by side, so that none hides another."""
+    width, height = size_px
+    count = int(rng.integers(1, 4))
+    step = width // count
+    found = []
+    for place in range(count):
+        wide = int(rng.integers(step // 2, step - 2))
+        high = int(rng.integers(height // 3, height - 4))
+        left = place * step + int(rng.integers(0, step - wide))
+        found.append(
+            (int(rng.integers(0, 3)), left, int(rng.integers(0, height - high)), wide, high)
+        )
+    return found
 
 
 def recipe(folder: Path, family: str, task: str, data: dict[str, Any], **others: Any) -> Recipe:

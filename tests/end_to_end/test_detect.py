@@ -1,0 +1,145 @@
+"""Detectors from training to an answered request."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from compress import pipeline
+from compress.__main__ import main
+from compress.metrics.detection import detections
+from compress.networks.network import Network
+from compress.recipe import Recipe
+from contract.card import ModelCard
+from service.app import create_app
+from service.executors import choice
+from service.settings import Settings
+from tests.conftest import Serve
+from tests.end_to_end import systems
+
+PNG = {"Content-Type": "image/png"}
+# How long each has to learn what a rectangle is, and how well it has to.
+FAMILIES = {
+    "mask_rcnn": {"teacher": {"epochs": 60}},
+    "cascade_mask_rcnn": {"teacher": {"epochs": 40}},
+}
+
+
+@dataclass(frozen=True)
+class System:
+    recipe: Recipe
+    version: Path
+    network: Network
+    client: httpx.Client
+
+    @property
+    def card(self) -> ModelCard:
+        return ModelCard.from_json((self.recipe.run / "bundle" / "card.json").read_text())
+
+    @property
+    def report(self) -> dict[str, Any]:
+        return json.loads((self.recipe.run / "report.json").read_text())
+
+    @property
+    def pictures(self) -> list[Path]:
+        annotations = self.recipe.data.evaluate["held out"]
+        return sorted((annotations.parents[1] / "images").iterdir())
+
+    def ask(self, picture: Path, **query: Any) -> list[dict[str, Any]]:
+        query = {"min_score": 0.3, **query}
+        answer = self.client.post(
+            "/v1/detect", content=picture.read_bytes(), headers=PNG, params=query
+        )
+        assert answer.status_code == 200, answer.text
+        return answer.json()["detections"]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def system(request, tmp_path_factory: pytest.TempPathFactory, serve: Serve):
+    folder, family = tmp_path_factory.mktemp(request.param), request.param
+    schedule = {"epochs": 60, "batch_size": 8, "learning_rate": 2e-3}
+    made = systems.recipe(
+        folder,
+        family,
+        "detect",
+        systems.write_objects(folder),
+        teacher={**schedule, **FAMILIES[family]["teacher"]},
+    )
+    version = pipeline.compress(made)
+    assert version is not None
+    settings = Settings(repository=made.publish.repository, executor="onnxruntime")
+    with serve(create_app(settings, choice.load(settings))) as client:
+        yield System(made, version, systems.quantized(made), client)
+
+
+def test_what_was_learned_survives_both_stages(system):
+    (row,) = system.report["accuracy"]
+
+    print({stage: row[stage] for stage in ("dense", "sparse", "quantized")})
+    assert row["dense"]["box_ap50"] > 0.3
+    assert row["quantized"]["box_ap50"] > row["dense"]["box_ap50"] - 0.15
+    (accuracy,) = system.card.accuracy
+    assert (accuracy.metric, accuracy.quantized) == ("box_ap", row["quantized"]["box_ap"])
+
+
+def test_the_service_answers_what_the_network_answers(system):
+    compared = 0
+    for picture in system.pictures:
+        came = system.ask(picture, masks="rle")
+        answer = {
+            name: value[0]
+            for name, value in systems.answers(
+                system.network, picture, system.card.preprocessing
+            ).items()
+        }
+        with Image.open(picture) as image:
+            size_px = image.size
+        expected = [
+            one
+            for one in detections(answer, size_px, system.card.preprocessing)
+            if one["score"] >= 0.35
+        ]
+        for one in expected:
+            left, top, width, height = one["bbox"]
+            box = np.array([left, top, left + width, top + height])
+            same = [o for o in came if o["label"] == system.card.labels.names[one["category_id"]]]
+            assert same, f"{one} is missing"
+            nearest = min(same, key=lambda o: np.abs(_corners(o) - box).max())
+            assert np.abs(_corners(nearest) - box).max() < 2
+            assert nearest["score"] == pytest.approx(one["score"], abs=0.05)
+            if "segmentation" in one:
+                overlap = coco_mask.iou([_runs(nearest["rle"])], [one["segmentation"]], [0])
+                assert overlap[0, 0] > 0.9
+            compared += 1
+    assert compared >= 3
+
+
+def _corners(detection: dict[str, Any]) -> np.ndarray:
+    return np.array([detection["box"][side] for side in ("left", "top", "right", "bottom")])
+
+
+def _runs(rle: dict[str, Any]) -> dict[str, Any]:
+    return {"size": rle["size"], "counts": rle["counts"].encode()}
+
+
+def test_the_stored_graph_scores_what_the_card_says(system, capsys):
+    data = str(system.recipe.data.evaluate["held out"])
+
+    assert main(["evaluate", str(system.version.parent), "--data", data]) == 0
+
+    box_ap = float(capsys.readouterr().out.split("box AP ")[1].split()[0])
+    assert box_ap == pytest.approx(system.card.accuracy[0].quantized, abs=0.05)
+
+
+def test_the_report_says_what_is_dense_and_why(system):
+    layers = system.report["layers"]
+
+    assert all(layer["reason"] for layer in layers if not layer["pruned"])
+    assert all(layer["kept"] == 0.5 for layer in layers if layer["pruned"])
+    assert system.report["sketches"]["of"] == "objects"
