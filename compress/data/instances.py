@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # A polygon needs three corners.
 _LEAST_NUMBERS = 6
+# Drawing takes memory by the length of a polygon's edges.
+_FAR_PX = 1e5
 
 
 @dataclass(frozen=True)
@@ -203,9 +205,14 @@ def _useless(record: dict[str, Any], box: list[float]) -> str:
 def _outline(segmentation: Any, size_px: tuple[int, int]) -> Any:
     """Return the usable polygons, or run lengths that fit the picture; None if there are none."""
     if isinstance(segmentation, list):
-        return [p for p in segmentation if len(p) >= _LEAST_NUMBERS and len(p) % 2 == 0] or None
+        return [polygon for polygon in segmentation if _can_be_drawn(polygon)] or None
     counts, size = segmentation["counts"], segmentation["size"]
     fits = tuple(size) == size_px[::-1]
     if isinstance(counts, list):
         fits = fits and sum(counts) == size_px[0] * size_px[1] and min(counts) >= 0
     return segmentation if fits else None
+
+
+def _can_be_drawn(polygon: list[float]) -> bool:
+    whole = len(polygon) >= _LEAST_NUMBERS and len(polygon) % 2 == 0
+    return whole and all(-_FAR_PX < place < _FAR_PX for place in polygon)

@@ -157,6 +157,8 @@ def test_a_box_without_any_area_is_dropped_and_named(tmp_path, box):
         [],
         [[1, 2, 3, 4]],
         [[1, 2, 3, 4, 5, 6, 7]],
+        [[1, 2, 3, float("nan"), 5, 6]],
+        [[1, 2, 3, 1e300, 5, 6]],
         {"size": [64, 48], "counts": [48 * 64]},
         {"size": [48, 64], "counts": [48 * 64 - 1]},
         {"size": [48, 64], "counts": [48 * 64 + 5, -5]},
@@ -278,6 +280,7 @@ def _with(part: str, **values):
         (_without("annotations", "bbox"), "KeyError: 'bbox'.*needs id"),
         (_without("images", "width"), "KeyError: 'width'"),
         (_with("annotations", bbox=[1, 2, 3]), "not enough values"),
+        (_with("annotations", segmentation=[list("abcdef")]), "TypeError.*'str'"),
         (_with("annotations", bbox=[1, 2, 3, float("nan")]), "bbox .* of object 0"),
         (_with("annotations", category_id=99), "categories that it does not list: 99"),
         (_with("annotations", image_id=5), "1 objects .* in pictures that it does not list: 5"),
@@ -289,7 +292,7 @@ def test_a_file_in_another_layout_is_refused_with_a_reason(root, change, reason)
     path = scenes.edited(root, change)
 
     with pytest.raises(DataError) as refused:
-        opened(root)
+        opened(root, masks=True)
 
     assert re.search(reason, str(refused.value))
     assert str(path) in str(refused.value)
