@@ -12,9 +12,9 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from compress.errors import CompressError, PublishError
 from compress.plan.repository import publish
 from contract.card import ModelCard
+from tests import scenes
 from tests.bundles import colour_card, colour_graph, write_bundle
 
-GOLDEN = Path(__file__).with_name("golden_classify.pbtxt")
 CARD = dataclasses.replace(
     colour_card(),
     provenance={"teacher": "made up", "licence": "Apache-2.0"},
@@ -47,12 +47,22 @@ def files_in(folder: Path) -> set[str]:
     return found - {".publish.lock"}
 
 
-def test_a_published_classifier_is_described_as_reviewed(bundle, repository):
-    publish(bundle, repository, "colours")
+REVIEWED = {
+    "classify": (colour_graph, CARD),
+    "detect": (scenes.detector, scenes.card("detect")),
+    "segment": (scenes.segmenter, scenes.card("segment")),
+}
 
-    assert (repository / "colours/config.pbtxt").read_text(encoding="utf-8") == GOLDEN.read_text(
-        encoding="utf-8"
-    )
+
+@pytest.mark.parametrize("task", REVIEWED)
+def test_a_published_network_is_described_as_reviewed(task, tmp_path, repository):
+    graph, card = REVIEWED[task]
+
+    publish(write_bundle(tmp_path / task, graph(), card), repository, "reviewed")
+
+    golden = Path(__file__).with_name(f"golden_{task}.pbtxt")
+    written = repository / "reviewed/config.pbtxt"
+    assert written.read_text(encoding="utf-8") == golden.read_text(encoding="utf-8")
 
 
 def test_a_first_publish_makes_version_one_with_the_network_as_it_was(bundle, repository):

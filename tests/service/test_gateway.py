@@ -1,6 +1,8 @@
 """The gateway without a transport, over the fake executor."""
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -11,6 +13,7 @@ from service.gateway import Answer, Gateway
 from service.settings import Settings
 from service.tasks import classify, detect
 from service.tasks.classify import Prediction
+from service.tasks.task import Asked, Outputs, Task
 from tests.service.fakes import FakeExecutor
 
 
@@ -138,6 +141,40 @@ def test_after_the_deadline_nobody_waits(red_jpeg: bytes):
         await classified(gateway, None, sends(red_jpeg))
 
     assert counted(run(scenario, deadline_s=0.3), "deadline_exceeded")
+
+
+def test_what_takes_long_hears_that_nobody_waits_any_more(red_jpeg: bytes):
+    heard = threading.Event()
+
+    def predict(outputs: Outputs, asked: Asked[None]) -> None:
+        while not asked.given_up():
+            time.sleep(0.001)
+        heard.set()
+
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        slow: Task[None, None] = Task("classify", classify.require_outputs, predict)
+        answer = gateway.answer(slow, None, sends(red_jpeg), None)
+        assert await code_of(answer) is Code.DEADLINE_EXCEEDED
+        assert heard.wait(timeout=10)
+        await classified(gateway, None, sends(red_jpeg))
+
+    run(scenario, deadline_s=0.3)
+
+
+def test_answers_are_made_while_the_threads_that_decode_are_busy(red_jpeg: bytes):
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        executor.gate = asyncio.Event()
+        answer = asyncio.ensure_future(classified(gateway, None, sends(red_jpeg)))
+        await until(lambda: executor.calls == 1)
+        release = threading.Event()
+        gateway._threads.submit(release.wait)
+        try:
+            executor.gate.set()
+            assert (await answer).result[0].label == "red"
+        finally:
+            release.set()
+
+    run(scenario)
 
 
 def test_bytes_that_do_not_come_are_not_awaited_for_ever():

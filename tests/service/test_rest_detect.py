@@ -206,6 +206,29 @@ def test_a_wrong_parameter_is_refused(client: httpx.Client, name: str, value: st
 
 
 @pytest.mark.parametrize(
+    ("query", "model", "code"),
+    [
+        ({"min_score": 2}, "shapes", "invalid_argument"),
+        ({"model": "areas"}, "areas", "wrong_task"),
+        ({"model": "shapes-boxes", "masks": "rle"}, "shapes-boxes", "invalid_argument"),
+        ({"model": "resnet"}, "", "unknown_model"),
+    ],
+)
+def test_a_refusal_is_counted_for_its_model(
+    client: httpx.Client, query: dict[str, Any], model: str, code: str
+):
+    def counted() -> float:
+        line = f'gpusq_requests_total{{model="{model}",outcome="{code}"}} '
+        found = client.get("/metrics").text.partition(line)[2].partition("\n")[0]
+        return float(found or 0)
+
+    before = counted()
+    assert post(client, SCENE, task="detect", **query).json()["code"] == code
+
+    assert counted() == before + 1
+
+
+@pytest.mark.parametrize(
     ("task", "model", "does", "able"),
     [
         ("classify", "shapes", "detect", "colours"),
