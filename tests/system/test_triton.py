@@ -15,6 +15,7 @@ from contract.card import ModelCard
 from service.executors.embedded import EmbeddedExecutor
 from service.executors.onnxruntime import OnnxRuntimeNetwork
 from service.executors.openvino import OpenVinoNetwork
+from tests import scenes
 from tests.bundles import colour_card, colour_graph, write_bundle
 from tests.contract.pictures import photo
 from tests.system import triton_server
@@ -24,6 +25,11 @@ pytestmark = pytest.mark.triton
 OURS = Path(__file__).parents[2] / "model_repository"
 STORED = sorted(path.parent.name for path in OURS.glob("[!.]*/config.pbtxt"))
 NETWORKS = {"openvino": OpenVinoNetwork, "onnxruntime": OnnxRuntimeNetwork}
+# Of several outputs, one with masks, and of one that is no float.
+SCENES = {
+    "shapes": (scenes.detector(), scenes.card("detect")),
+    "areas": (scenes.segmenter(), scenes.card("segment")),
+}
 # Of probabilities.
 TOLERANCE = 1e-3
 
@@ -66,6 +72,9 @@ def colours(tmp_path_factory):
 def repository(tmp_path_factory, colours):
     folder = tmp_path_factory.mktemp("repository")
     publish(colours, folder, "colours", backend="python")
+    for name, (graph, card) in SCENES.items():
+        bundle = write_bundle(tmp_path_factory.mktemp("scene"), graph, card)
+        publish(bundle, folder, name, backend="python")
     for name in STORED:
         bundle = bundle_of(OURS / name, tmp_path_factory.mktemp("bundles") / name)
         publish(bundle, folder, name, backend="python")
@@ -107,7 +116,7 @@ def asked(images: np.ndarray) -> list[InferInput]:
     return [image]
 
 
-@pytest.mark.parametrize("name", ["colours", *STORED])
+@pytest.mark.parametrize("name", ["colours", *SCENES, *STORED])
 def test_triton_gives_the_card_back_as_it_was_written(name, client, repository):
     written = triton_config.read(repository / name)
 
@@ -132,6 +141,24 @@ def test_triton_answers_as_the_embedded_executor_does(name, client, executor):
     assert theirs.shape == ours.shape == (40, len(executor.models[name].card.labels))
     np.testing.assert_allclose(theirs.sum(axis=1), 1, atol=TOLERANCE)
     np.testing.assert_allclose(theirs, ours, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_triton_gives_every_output_as_the_embedded_executor_does(name, client, executor):
+    painted = [
+        scenes.scene((160, 120), {"red": (i, 10, 40 + i, 70), "blue": (90, 20, 150, 80 + i)})
+        for i in range(7)
+    ]
+    images = np.stack([np.asarray(image) for image in painted])
+
+    result = client.infer(name, asked(images))
+
+    ours = asyncio.run(executor.infer(name, images))
+    assert {output.name for output in result.get_response().outputs} == set(ours)
+    for output, values in ours.items():
+        theirs = result.as_numpy(output)
+        assert (theirs.dtype, theirs.shape) == (values.dtype, values.shape)
+        np.testing.assert_allclose(theirs, values, atol=TOLERANCE)
 
 
 def test_requests_that_triton_batches_each_get_their_own_answer(client, executor):
