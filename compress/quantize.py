@@ -1,7 +1,7 @@
 """Fake quantisation: symmetric, weights per output channel or block, activations per tensor.
 
-In training and evaluation the numbers are rounded by torch's own kernels; under export the same
-modules emit explicit QuantizeLinear and DequantizeLinear.
+In training and evaluation the numbers are rounded as torch's own kernels round them; under export
+the same modules emit explicit QuantizeLinear and DequantizeLinear.
 """
 
 from __future__ import annotations
@@ -104,16 +104,14 @@ def _rounded(values: Tensor, scale: Tensor, form: NumberFormat) -> Tensor:
     width = scale[:, None] if scale.ndim else scale
     if not form.integer:
         return form.round(values / width) * width
-    if values.device.type == "cpu":
-        # The same bits as torch's fake quantisation below, whose CPU kernels use no SIMD.
+    if scale.ndim or values.device.type == "cpu":
+        # The same bits as torch's fake quantisation, whose CPU kernels use no SIMD and whose kernel
+        # for rows has the host read their zero points back.
         return _steps(values, scale).round_().clamp_(form.low, form.high).mul_(width)
-    zero_point = torch.zeros(scale.shape, dtype=torch.int32, device=values.device)
-    low, high = int(form.low), int(form.high)
-    rounded: Tensor
-    if scale.ndim:
-        rounded = torch.fake_quantize_per_channel_affine(values, scale, zero_point, 0, low, high)
-    else:
-        rounded = torch.fake_quantize_per_tensor_affine(values, scale, zero_point, low, high)
+    zero_point = torch.zeros((), dtype=torch.int32, device=values.device)
+    rounded: Tensor = torch.fake_quantize_per_tensor_affine(
+        values, scale, zero_point, int(form.low), int(form.high)
+    )
     return rounded
 
 

@@ -3,23 +3,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from compress.attention import prefer_products
 from compress.networks import swin
 from tests.compress import tiny
-
-
-class Operators(TorchDispatchMode):
-    """Notes the name of every operator that runs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.append(str(func))
-        return func(*args, **(kwargs or {}))
+from tests.compress.operators import Operators
 
 
 def swin_body() -> nn.Module:
