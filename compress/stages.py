@@ -37,6 +37,7 @@ from compress.quantize import switch_on
 from compress.recipe import Recipe, Schedule
 from compress.reconstruct import Cut, corrected_rows, prune_layerwise, strongest_rows
 from compress.train import History, Stage, checkpoint_name, total_steps, train
+from compress.unload import unloaded
 from compress.work import Result, Work
 from contract.cpu import lacks_bfloat16
 
@@ -114,23 +115,29 @@ def quantized_student(
     quantize = work.recipe.quantize
     student = _copy_to_train(work, sparse.network, layers)
     place_quantizers(student, layers, quantize)
-    teacher = {"sparse": sparse, "dense": dense}[quantize.teacher].network
-    if quantize.teacher == "sparse":
-        # The GPU holds teacher and student, nothing else.
-        dense.network.cpu()
+    teacher, idle, kept_as = sparse.network, dense.network, "teacher"
+    if quantize.teacher == "dense":
+        teacher, idle, kept_as = dense.network, sparse.network, "sparse"
     loss = _distillation(work, teacher, student, sparse.history.layer_losses)
 
     def fit() -> History:
         if not work.run.has(checkpoint_name("quantized")):
-            pictures = _calibration(work, quantize.calibration_images)
-            calibrate(student, pictures, quantize.observer, quantize.percentile)
+            # Without a name, the pictures leave memory before training begins.
+            calibrate(
+                student,
+                _calibration(work, quantize.calibration_images),
+                quantize.observer,
+                quantize.percentile,
+            )
             work.processes.same_as_main(student)
         switch_on(student)
         if quantize.schedule is None:
             return History(skipped=dict(work.task.skipped))
         return _train(work, "quantized", student, loss, quantize.schedule, masks)
 
-    result = _finish(work, "quantized", student, fit, masks)
+    # Teacher and student alone are in memory.
+    with unloaded(idle, work.run, kept_as):
+        result = _finish(work, "quantized", student, fit, masks)
     switch_on(student)
     return result
 

@@ -125,6 +125,8 @@ def train(stage: Stage, schedule: Schedule, run: Run, checkpoint_every_s: float 
                 since = time.monotonic()
                 _save(stage, optimizer, meter, run, step + 1)
     meter.history.seconds += time.monotonic() - since
+    # As large as the network, and of no use to the next stage.
+    stage.network.zero_grad(set_to_none=True)
     stage.network.eval()
     return meter.finish()
 
