@@ -38,7 +38,7 @@ demo: $(VENV)/.run  ## Compress a small Vision Transformer, then serve it and a 
 	$(BIN)/gpusq serve --repository model_repository --host $(HOST) --port $(PORT)
 
 test: $(VENV)/.dev  ## Run the tests that need neither a GPU nor a container.
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not slow'
 
 check: $(VENV)/.dev  ## Check format, lint, types and the direction of imports.
 	$(BIN)/ruff format --check $(SOURCES)
@@ -50,7 +50,8 @@ fix: $(VENV)/.dev  ## Format and mend what can be mended automatically.
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
-test-system: $(VENV)/.system  ## Run the tests against a real Triton and a real browser.
+test-system: $(VENV)/.system  ## Run the slow tests, and those against a real Triton and a real browser.
+	$(BIN)/python -m pytest -m slow tests/end_to_end
 	$(BIN)/python -m pytest -m 'triton or browser' tests/system
 
 $(VENV)-plan/.plan: pyproject.toml constraints.txt

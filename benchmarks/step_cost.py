@@ -45,8 +45,9 @@ from torch import Tensor, nn
 from compress import latency
 from compress.attention import prefer_products
 from compress.calibrate import calibrate
-from compress.data.folder import Batch
-from compress.distill import Losses, MixedDistillation, Weights, hard_loss
+from compress.criteria.classify import OneClass, hard_loss
+from compress.data.batch import Batch
+from compress.distill import Losses, MixedDistillation, Weights
 from compress.networks import deit, roles
 from compress.networks.network import Classifier
 from compress.parallel import Processes
@@ -124,7 +125,8 @@ def contender(settings: Settings, name: str) -> Callable[[Steps], None]:
     compared = {f"body.{block}": 1.0 for block in deit.blocks(body)}
     terms = Distill().model_dump(include={"hard", "soft", "feature", "temperature", "agree_only"})
     weights = Weights(**terms, layers=compared)
-    return partial(_train, settings, student, MixedDistillation(network, student, weights), masks)
+    compare = MixedDistillation(network, student, weights, OneClass())
+    return partial(_train, settings, student, compare, masks)
 
 
 def _labels_alone(images: Tensor, labels: Tensor, forward: nn.Module) -> Losses:
@@ -164,7 +166,7 @@ def _batch(settings: Settings) -> Batch:
 
 
 def _inputs(settings: Settings, batch: Batch) -> tuple[Tensor, Tensor]:
-    return batch.images.to(settings.device), batch.labels.to(settings.device)
+    return batch.images.to(settings.device), batch.tensor.to(settings.device)
 
 
 def turn(settings: Settings, takes: Callable[[Steps], None]) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from compress import pipeline
-from compress.data.folder import Batch
+from compress.data.batch import Batch
 from compress.errors import CheckpointError
 from compress.formats import INT4, INT8
 from compress.networks.network import Classifier
