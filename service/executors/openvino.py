@@ -41,10 +41,12 @@ class OpenVinoNetwork:
         try:
             # Left to itself OpenVINO tries a broken file as TensorFlow, PyTorch and the rest too.
             reader = frontend.FrontEndManager().load_by_framework("onnx")
-            graph = reader.convert(reader.load(str(path)))
-            compiled = _core().compile_model(graph, "CPU", _options())
-            self.inputs = tuple(map(_spec, compiled.inputs))
-            self.outputs = tuple(map(_spec, compiled.outputs))
+            loaded = reader.load(str(path))
+            # Asked before the conversion, which uses them up.
+            inputs, outputs = loaded.get_inputs(), loaded.get_outputs()
+            names = [[place.get_names()[0] for place in places] for places in (inputs, outputs)]
+            compiled = _core().compile_model(reader.convert(loaded), "CPU", _options())
+            self.inputs, self.outputs = map(_specs, (compiled.inputs, compiled.outputs), names)
         except _ERRORS as error:
             raise ModelError(f"OpenVINO refuses {path.name}: {_gist(error, path)}") from error
         self._path = path
@@ -75,9 +77,15 @@ def _core() -> Any:
     return openvino.Core()
 
 
-def _spec(port: Any) -> TensorSpec:
+def _specs(ports: Any, names: list[str]) -> tuple[TensorSpec, ...]:
+    # Names are those of the file: a compiled port also has those of tensors that became one with
+    # it, and any of them may come first.
+    return tuple(_spec(port, name) for port, name in zip(ports, names, strict=True))
+
+
+def _spec(port: Any, name: str) -> TensorSpec:
     shape = tuple(-1 if axis.is_dynamic else axis.get_length() for axis in port.partial_shape)
-    return TensorSpec(port.get_any_name(), port.element_type.to_dtype().name, shape)
+    return TensorSpec(name, port.element_type.to_dtype().name, shape)
 
 
 def _gist(error: Exception, path: Path) -> str:

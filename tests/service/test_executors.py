@@ -6,7 +6,9 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from service.errors import ModelError, StartError
 from service.executors import choice
@@ -57,6 +59,26 @@ def test_the_runtimes_agree(repository: Path):
     assert np.abs(first - second).max() < 1e-3
     for executor in executors:
         executor.close()
+
+
+def test_outputs_have_the_names_of_the_file(runtime: str, tmp_path: Path):
+    # OpenVINO indexes in int32: the cast is none, and its input is the output too.
+    nodes = [
+        helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ArgMax", ["floats"], ["best"], axis=3, keepdims=0),
+        helper.make_node("Cast", ["best"], ["labels"], to=TensorProto.INT32),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["b", 2, 2, 3])
+    labels = helper.make_tensor_value_info("labels", TensorProto.INT32, ["b", 2, 2])
+    graph = helper.make_graph(nodes, "labels", [image], [labels])
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "model.onnx")
+
+    network = choice.RUNTIMES[runtime]()(tmp_path / "model.onnx")
+
+    assert [output.name for output in network.outputs] == ["labels"]
+    answer = network.run(np.array([[[[1, 2, 0], [7, 0, 0]]] * 2], np.uint8))
+    assert answer["labels"].tolist() == [[[1, 0]] * 2]
 
 
 def test_a_broken_model_does_not_take_down_the_others(runtime: str, repository: Path):
