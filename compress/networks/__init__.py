@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from compress.networks import auto, deit, mask_rcnn, swin, upernet
+from compress.networks import auto, deit, detr, mask_rcnn, swin, upernet
 from compress.networks.network import Family, Left, left_in_float
 
 FAMILIES: dict[str, Family] = {
@@ -14,6 +14,7 @@ FAMILIES: dict[str, Family] = {
     "upernet": upernet.FAMILY,
     "mask_rcnn": mask_rcnn.FAMILY,
     "cascade_mask_rcnn": mask_rcnn.CASCADE_FAMILY,
+    "detr": detr.FAMILY,
 }
 
 

@@ -37,7 +37,8 @@ def run_openvino(path: Path, images: Tensor) -> dict[str, npt.NDArray[Any]]:
     """Return what OpenVINO makes of them in float32."""
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = compiled({"image": images.numpy()})
-    return {output.any_name: found[output] for output in compiled.outputs}
+    # A port may have names beside that of the file.
+    return {name: found[port] for port in compiled.outputs for name in port.names}
 
 
 def answer(network: Any, images: Tensor) -> dict[str, npt.NDArray[Any]]:
@@ -101,3 +102,21 @@ def shaken(body: nn.Module, by: float = 0.1) -> nn.Module:
                 moved = by * torch.randn_like(value)
                 value.add_(moved.abs() if name.endswith("running_var") else moved)
     return body
+
+
+def inputs(network: nn.Module, names: list[str], images: Tensor) -> dict[str, Tensor]:
+    """Return what each of the named layers reads."""
+    read: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Any:
+        def hook(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
+            read[name] = given[0]
+
+        return hook
+
+    handles = [network.get_submodule(name).register_forward_pre_hook(keep(name)) for name in names]
+    with torch.inference_mode():
+        network(images)
+    for handle in handles:
+        handle.remove()
+    return read
