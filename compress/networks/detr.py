@@ -209,10 +209,12 @@ def _body(settings: dict[str, Any], backbone: dict[str, Any]) -> PreTrainedModel
     return DetrForObjectDetection(DetrConfig(**{**settings, "backbone_config": inner}))
 
 
-def _prepared(body: PreTrainedModel) -> nn.Module:
+def _prepared(body: Any) -> nn.Module:
     """Fold the frozen norms; all that is left can be trained, as what is pruned has to be."""
+    resnet_backbone.drop_unread_stages(body.model.backbone.model)
     fold_batch_norms(body)
-    return body.requires_grad_(True)
+    prepared: nn.Module = body.requires_grad_(True)
+    return prepared
 
 
 def _from_authors(folder: Path, config: dict[str, Any]) -> PreTrainedModel:

@@ -40,6 +40,17 @@ def layers(backbone: Any, stem: str) -> list[Layer]:
     return found
 
 
+def drop_unread_stages(backbone: Any) -> None:
+    """Leave out the stages behind the last one whose map a detector reads.
+
+    Args:
+        backbone: A ``transformers.ResNetBackbone``, changed in place.
+    """
+    # The stem is the first of the names.
+    read = max(backbone.stage_names.index(name) for name in backbone.out_features)
+    backbone.encoder.stages = backbone.encoder.stages[:read]
+
+
 def architecture_of(state: dict[str, Tensor]) -> dict[str, Any]:
     """Read the keyword arguments of ``transformers.ResNetConfig`` off torchvision's weights."""
     stages = range(1, 5)

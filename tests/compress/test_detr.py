@@ -260,3 +260,15 @@ def test_the_graph_answers_as_the_network_does(network, tmp_path, quantized):
             ]
             tolerance = 0.05 if quantized else 1e-5
             np.testing.assert_allclose(came["scores"], expected["scores"], atol=tolerance)
+
+
+def test_stages_that_nothing_reads_are_left_out():
+    backbone = {**ARCHITECTURE["backbone_config"], "out_features": ["stage3"]}
+
+    body = detr.build({**ARCHITECTURE, "backbone_config": backbone})
+
+    names = [layer.name for layer in detr.layers(body)]
+    assert any(".stages.2." in name for name in names)
+    assert not any(".stages.3." in name for name in [*names, *body.state_dict()])
+    network = detr.Detr(body, (0.5,) * 3, (0.5,) * 3).eval()
+    assert network(tiny.pictures(2, side_px=SIDE_PX))["boxes"].shape == (2, 7, 4)

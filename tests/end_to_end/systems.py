@@ -45,6 +45,23 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "upernet": {"backbone_config": SWIN, "hidden_size": 32},
     "mask_rcnn": REGIONS,
     "cascade_mask_rcnn": REGIONS,
+    "detr": {
+        "d_model": 32,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "num_queries": 8,
+        "backbone_config": {
+            "embedding_size": 16,
+            "hidden_sizes": [16, 32, 48, 64],
+            "depths": [1, 1, 1, 1],
+            "layer_type": "bottleneck",
+            "out_features": ["stage3"],
+        },
+    },
 }
 SIZES_PX = [(80, 60), (50, 70), (64, 64), (90, 45)] * 4
 

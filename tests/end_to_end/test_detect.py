@@ -24,15 +24,33 @@ from tests.conftest import Serve
 from tests.end_to_end import systems
 
 PNG = {"Content-Type": "image/png"}
-# How long each has to learn what a rectangle is, and how well it has to.
-FAMILIES = {
-    "mask_rcnn": {"teacher": {"epochs": 60}},
-    "cascade_mask_rcnn": {"teacher": {"epochs": 40}},
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one family is put through.
+
+    Args:
+        epochs: Of the dense network.
+        learns: AP50 that it reaches at least; detectors by queries need far more than a test has.
+        seen: Score of the objects that are compared.
+    """
+
+    epochs: int
+    learns: float = 0.0
+    seen: float = 0.0
+
+
+TRIALS = {
+    "mask_rcnn": Trial(60, learns=0.3, seen=0.35),
+    "cascade_mask_rcnn": Trial(40, learns=0.3, seen=0.35),
+    "detr": Trial(20),
 }
 
 
 @dataclass(frozen=True)
 class System:
+    trial: Trial
     recipe: Recipe
     version: Path
     network: Network
@@ -52,7 +70,7 @@ class System:
         return sorted((annotations.parents[1] / "images").iterdir())
 
     def ask(self, picture: Path, **query: Any) -> list[dict[str, Any]]:
-        query = {"min_score": 0.3, **query}
+        query = {"min_score": 0, **query}
         answer = self.client.post(
             "/v1/detect", content=picture.read_bytes(), headers=PNG, params=query
         )
@@ -64,30 +82,30 @@ class System:
     scope="module",
     params=[
         pytest.param(family, marks=() if family == "mask_rcnn" else pytest.mark.slow)
-        for family in FAMILIES
+        for family in TRIALS
     ],
 )
 def system(request, tmp_path_factory: pytest.TempPathFactory, serve: Serve):
     folder, family = tmp_path_factory.mktemp(request.param), request.param
-    schedule = {"epochs": 60, "batch_size": 8, "learning_rate": 2e-3}
+    schedule = {"epochs": TRIALS[family].epochs, "batch_size": 8, "learning_rate": 2e-3}
     made = systems.recipe(
         folder,
         family,
         "detect",
         systems.write_objects(folder),
-        teacher={**schedule, **FAMILIES[family]["teacher"]},
+        teacher=schedule,
     )
     version = pipeline.compress(made)
     assert version is not None
     settings = Settings(repository=made.publish.repository, executor="onnxruntime")
     with serve(create_app(settings, choice.load(settings))) as client:
-        yield System(made, version, systems.quantized(made), client)
+        yield System(TRIALS[family], made, version, systems.quantized(made), client)
 
 
 def test_what_was_learned_survives_both_stages(system):
     (row,) = system.report["accuracy"]
 
-    assert row["dense"]["box_ap50"] > 0.3
+    assert row["dense"]["box_ap50"] >= system.trial.learns
     assert row["quantized"]["box_ap50"] > row["dense"]["box_ap50"] - 0.15
     (accuracy,) = system.card.accuracy
     assert (accuracy.metric, accuracy.quantized) == ("box_ap", row["quantized"]["box_ap"])
@@ -96,7 +114,8 @@ def test_what_was_learned_survives_both_stages(system):
 def test_the_service_answers_what_the_network_answers(system):
     exact = []
     for picture in system.pictures:
-        came = system.ask(picture, masks="rle")
+        masks = "rle" if "masks" in system.network.outputs else "none"
+        came = system.ask(picture, masks=masks)
         for one in _expected(system, picture):
             left, top, width, height = one["bbox"]
             box = np.array([left, top, left + width, top + height])
@@ -118,8 +137,7 @@ def _expected(system: System, picture: Path) -> list[dict[str, Any]]:
     answer = {name: value[0] for name, value in answers.items()}
     with Image.open(picture) as image:
         found = detections(answer, image.size, system.card.preprocessing)
-    # Beyond the service's threshold by more than rounding moves a score.
-    return [one for one in found if one["score"] >= 0.35]
+    return [one for one in found[:5] if one["score"] >= system.trial.seen]
 
 
 def _overlap(came: dict[str, Any], expected: dict[str, Any]) -> float:
