@@ -30,7 +30,7 @@ class CocoImages(Pictures):
 
     A target is a dict: ``boxes`` [n, 4] float32, left, top, right, bottom in pixels of the
     network's input; ``labels`` [n] int64; and, where masks are asked for, ``masks`` [n, h, w]
-    uint8. Crowds are no part of it, :meth:`truth` has them.
+    uint8. Crowds are no part of it; :meth:`truth` has them, and all outlines.
 
     Args:
         images: Folder of the pictures.
@@ -39,7 +39,7 @@ class CocoImages(Pictures):
         preprocessing: Of the network.
         augment: None evaluates.
         seed: Of crops and order.
-        masks: Whether masks are wanted.
+        masks: Whether masks are part of the target.
 
     Raises:
         DataError: No picture, a damaged annotation file, or an unknown category.

@@ -35,12 +35,12 @@ class Annotated:
         image_id: As the file has it.
         size_px: Width and height.
         records: All its objects as the file has them, crowds included, for evaluation; but
-            ``category_id`` is the index in the label set, and ``segmentation``, there where
-            outlines were asked for, is None where nothing can be drawn.
+            ``category_id`` is the index in the label set, and ``segmentation`` is None where
+            nothing can be drawn.
         boxes: [n, 4] left, top, right, bottom in pixels, inside the picture: the objects to train
             on, which are neither crowds nor without any area.
         labels: [n] index of each in the label set.
-        outlines: [n] polygons or run lengths of each; empty unless they were asked for.
+        outlines: [n] polygons or run lengths of each; None where nothing can be drawn.
     """
 
     file_name: str
@@ -71,8 +71,7 @@ def read_instances(path: Path, labels: LabelSet, *, outlines: bool) -> Instances
     Args:
         path: Of the JSON file.
         labels: Categories are looked up in it by their names.
-        outlines: Whether masks are needed. Without them, polygons and run lengths, which are most
-            of such a file, are not kept.
+        outlines: Whether an object is dropped whose outline cannot be drawn.
 
     Raises:
         DataError: No such file, not in this layout, or a category that is no class of the label
@@ -149,18 +148,16 @@ class _Reader:
         left, top, width, height = map(float, annotation["bbox"])
         if not all(map(math.isfinite, (left, top, width, height))):
             raise ValueError(f"bbox {annotation['bbox']} of object {annotation['id']}")
-        record = {
+        size_px = self.sizes_px.get(annotation["image_id"], (0, 0))
+        return {
             "id": annotation["id"],
             "category_id": self.classes[annotation["category_id"]],
             "bbox": [left, top, width, height],
             # Some files leave it out; the box is what is known then.
             "area": float(annotation.get("area", width * height)),
             "iscrowd": int(annotation.get("iscrowd", 0)),
+            "segmentation": _outline(annotation.get("segmentation") or [], size_px),
         }
-        if self.outlines:
-            size_px = self.sizes_px.get(annotation["image_id"], (0, 0))
-            record["segmentation"] = _outline(annotation.get("segmentation", []), size_px)
-        return record
 
     def _picture(self, image: dict[str, Any], records: list[dict[str, Any]]) -> Annotated:
         size_px = self.sizes_px[image["id"]]
@@ -169,13 +166,13 @@ class _Reader:
             if record["iscrowd"]:
                 continue
             box = _inside(record["bbox"], size_px)
-            if reason := _useless(record, box):
+            if reason := self._useless(record, box):
                 name = f"{image['file_name']}, object {record['id']}"
                 self.found.dropped[name] = reason
                 continue
             boxes.append(box)
             classes.append(record["category_id"])
-            outlines.append(record.get("segmentation"))
+            outlines.append(record["segmentation"])
         return Annotated(
             str(image["file_name"]),
             image["id"],
@@ -183,8 +180,18 @@ class _Reader:
             records,
             np.array(boxes, np.float64).reshape(-1, 4),
             np.array(classes, np.int64),
-            outlines if self.outlines else [],
+            outlines,
         )
+
+    def _useless(self, record: dict[str, Any], box: list[float]) -> str:
+        """Say why an object cannot be trained on; empty if it can."""
+        if box[2] <= box[0] or box[3] <= box[1]:
+            return f"its box {record['bbox']} has no area inside the picture"
+        if self.outlines and record["segmentation"] is None:
+            return (
+                "its outline is no polygon of three corners and no run lengths that fit its picture"
+            )
+        return ""
 
 
 def _inside(bbox: list[float], size_px: tuple[int, int]) -> list[float]:
@@ -193,19 +200,12 @@ def _inside(bbox: list[float], size_px: tuple[int, int]) -> list[float]:
     return [min(max(corner, 0.0), size_px[axis % 2]) for axis, corner in enumerate(corners)]
 
 
-def _useless(record: dict[str, Any], box: list[float]) -> str:
-    """Say why an object cannot be trained on; empty if it can."""
-    if box[2] <= box[0] or box[3] <= box[1]:
-        return f"its box {record['bbox']} has no area inside the picture"
-    if record.get("segmentation", True):
-        return ""
-    return "its outline is no polygon of three corners and no run lengths that fit its picture"
-
-
 def _outline(segmentation: Any, size_px: tuple[int, int]) -> Any:
     """Return the usable polygons, or run lengths that fit the picture; None if there are none."""
     if isinstance(segmentation, list):
-        return [polygon for polygon in segmentation if _can_be_drawn(polygon)] or None
+        drawable = [polygon for polygon in segmentation if _can_be_drawn(polygon)]
+        # A list takes four times the memory of an array, and outlines are most of such a file.
+        return [np.array(polygon, np.float64) for polygon in drawable] or None
     counts, size = segmentation["counts"], segmentation["size"]
     fits = tuple(size) == size_px[::-1]
     if isinstance(counts, list):

@@ -19,7 +19,8 @@ def rasterised(outline: Any, framing: Framing) -> npt.NDArray[np.uint8]:
     drawn and then moved.
 
     Args:
-        outline: Polygons, each [x, y, x, y, ...], or run lengths, in pixels of the picture.
+        outline: Polygons, each an array of x, y, x, y and so on, or run lengths, in pixels of the
+            picture.
         framing: Of the sample.
 
     Returns:
@@ -31,10 +32,7 @@ def rasterised(outline: Any, framing: Framing) -> npt.NDArray[np.uint8]:
     width, height = framing.input_px
     if isinstance(outline, dict):
         return framing.values(_decoded(outline), 0)
-    moved = [
-        framing.points(np.array(polygon, np.float64).reshape(-1, 2)).ravel().tolist()
-        for polygon in outline
-    ]
+    moved = [framing.points(polygon.reshape(-1, 2)).ravel().tolist() for polygon in outline]
     drawn = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(moved, height, width)))
     # Polygons may reach beyond the picture, but nothing of it is there.
     columns, rows = framing.place.size_px

@@ -78,7 +78,11 @@ class AveragePrecision:
         truths = [self.pictures.truth(one.index) for one in found]
         answered = [one.objects for one in found]
         scored = average_precision(truths, answered, "bbox")
-        outlined = any(record.get("segmentation") for one in truths for record in one.records)
+        outlined = any(
+            record["segmentation"] is not None and not record["iscrowd"]
+            for one in truths
+            for record in one.records
+        )
         if outlined and any(one.masked for one in found):
             scored.update(average_precision(truths, answered, "segm"))
         return scored
@@ -150,7 +154,7 @@ def _truth(truths: Sequence[Annotated], kind: str) -> Any:
         {**record, "image_id": truth.image_id}
         for truth in truths
         for record in truth.records
-        if kind == "bbox" or record["segmentation"]
+        if kind == "bbox" or record["segmentation"] is not None
     ]
     if all(record["iscrowd"] for record in records):
         raise DataError("expected annotated objects to score detections on, found none")

@@ -43,7 +43,7 @@ class Detection(Task):
     @staticmethod
     def opened(root: Path, labels: LabelSet, preprocessing: Preprocessing) -> CocoImages:
         """Open one file of annotations and the folder of its pictures."""
-        return CocoImages(pictures_of(root), root, labels, preprocessing, masks=True)
+        return CocoImages(pictures_of(root), root, labels, preprocessing)
 
     @staticmethod
     def metric(pictures: CocoImages) -> Metric:
