@@ -28,7 +28,7 @@ ARCHITECTURE: dict[str, Any] = {
     "candidates": 50,
     "proposals": 40,
     "detections": 10,
-    "sweeps": 7,
+    "sweeps": 5,
     "sampled_anchors": 64,
     "sampled_regions": 32,
     "sampled_masks": 8,
@@ -39,6 +39,19 @@ def network(seed: int = 0, **changes: Any) -> RegionDetector:
     torch.manual_seed(seed)
     body = mask_rcnn.build({**ARCHITECTURE, **changes})
     return RegionDetector(body, (0.5,) * 3, (0.5,) * 3).eval()
+
+
+def shaken(network: RegionDetector) -> RegionDetector:
+    """Move every weight a little: norms and biases begin at one and zero, and hide a swap."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return network
+
+
+@torch.no_grad()
+def answers(network: RegionDetector, images: Tensor) -> dict[str, Tensor]:
+    return network.answer(network(images))
 
 
 def rectangles() -> tuple[Tensor, dict[str, Tensor]]:

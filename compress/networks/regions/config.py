@@ -132,15 +132,17 @@ def _check_backbone(config: RegionConfig) -> None:
         raise RecipeError(
             "network.architecture.backbone: expected no image_size, which belongs beside backbone"
         )
-    try:
-        swin = config.swin()
-    except (LookupError, TypeError, ValueError, StrictDataclassError) as error:
-        raise RecipeError(f"network.architecture.backbone cannot be built: {error}") from error
-    if len(swin.depths) != len(POOLED_STRIDES_PX) or swin.patch_size != STRIDES_PX[0]:
+    depths = config.backbone.get("depths", default.depths)
+    patch = config.backbone.get("patch_size", default.patch_size)
+    if len(depths) != len(POOLED_STRIDES_PX) or patch != STRIDES_PX[0]:
         raise RecipeError(
             "network.architecture.backbone: expected 4 stages and patch_size 4, got "
-            f"{len(swin.depths)} and {swin.patch_size}"
+            f"{len(depths)} and {patch}"
         )
+    try:
+        config.swin()
+    except (LookupError, TypeError, ValueError, StrictDataclassError) as error:
+        raise RecipeError(f"network.architecture.backbone cannot be built: {error}") from error
 
 
 def _check_numbers(config: RegionConfig) -> None:
