@@ -186,6 +186,11 @@ def _facts(outcome: Outcome, parity: Parity, run: Run) -> dict[str, Any]:
         "comparison": _comparison(outcome) if outcome.recipe.task == "classify" else None,
         "sketches": _sketches(outcome) if outcome.recipe.task != "classify" else None,
         "skipped": _skipped(outcome),
+        "dropped": {
+            name: reason
+            for pictures in [outcome.task.train, *outcome.task.held_out.values()]
+            for name, reason in pictures.dropped.items()
+        },
         "pictures": len(outcome.task.train) + sum(map(len, outcome.task.held_out.values())),
         "recipe": outcome.recipe.model_dump(mode="json"),
         "versions": {

@@ -25,6 +25,8 @@ PARAMETER: Final = "gpusq_card"
 NUMBER_FORMATS: Final = ("float32", "int8", "int4", "fp8")
 # What an accuracy may count, each as a fraction.
 METRICS: Final = ("top1", "mean_iou", "pixel_accuracy", "box_ap", "mask_ap")
+# Of 8 bits, the last value stands for what no network saw.
+MAX_MAPPED_CLASSES: Final = 255
 PATTERNS: Final = ("dense", "2:4", "4:8")
 # What JSON may hold for a scalar field, and how an error calls it. A bool is none of them.
 _SCALARS: Final[dict[Any, tuple[tuple[type, ...], str]]] = {
@@ -128,10 +130,15 @@ class ModelCard:
         """Refuse a task or a score meaning that no reader knows.
 
         Raises:
-            CardError: Unknown task or score meaning.
+            CardError: Unknown task or score meaning, or more classes than a class map holds.
         """
         _one_of("task", self.task, TASKS)
         _one_of("scores", self.scores, SCORES)
+        if self.task == "segment" and len(self.labels) > MAX_MAPPED_CLASSES:
+            raise CardError(
+                f"a class map tells at most {MAX_MAPPED_CLASSES} classes apart, the card has "
+                f"{len(self.labels)} labels"
+            )
 
     def to_json(self) -> str:
         """Return the card as JSON text, readable and with stable order."""

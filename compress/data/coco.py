@@ -59,8 +59,6 @@ class CocoImages(Pictures):
         super().__init__(seed)
         self.preprocessing, self.augment, self.masks = preprocessing, augment, masks
         self.annotated: list[Annotated] = []
-        # Objects that cannot be trained on, by name, with the reason.
-        self.dropped: dict[str, str] = {}
         if annotations is None:
             self.files = pictures_below(images, None)
             return

@@ -45,6 +45,8 @@ class Pictures(Dataset["Sample | tuple[str, str]"], abc.ABC):
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
+        # Parts of targets that cannot be used, by name, with the reason.
+        self.dropped: dict[str, str] = {}
 
     @abc.abstractmethod
     def __len__(self) -> int:

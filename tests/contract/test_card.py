@@ -151,3 +151,10 @@ def test_what_is_not_an_object_is_refused(text):
 def test_a_configuration_without_a_card_says_how_to_get_one():
     with pytest.raises(CardError, match=f"no parameter '{PARAMETER}'"):
         ModelCard.from_parameters({"other": "1"})
+
+
+def test_a_class_map_has_no_room_for_more_than_255_classes():
+    names = labels.inline([f"class {index}" for index in range(256)])
+
+    with pytest.raises(CardError, match="at most 255 classes apart, the card has 256 labels"):
+        dataclasses.replace(CARD, task="segment", labels=names)
