@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from compress.networks import auto, deit, detr, mask_rcnn, swin, upernet
+from compress.networks import auto, deformable_detr, deit, detr, mask_rcnn, swin, upernet
 from compress.networks.network import Family, Left, left_in_float
 
 FAMILIES: dict[str, Family] = {
@@ -15,6 +15,7 @@ FAMILIES: dict[str, Family] = {
     "mask_rcnn": mask_rcnn.FAMILY,
     "cascade_mask_rcnn": mask_rcnn.CASCADE_FAMILY,
     "detr": detr.FAMILY,
+    "deformable_detr": deformable_detr.FAMILY,
 }
 
 

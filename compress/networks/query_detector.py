@@ -79,8 +79,8 @@ def best_pairs(scores: Tensor, boxes: Tensor, most: int) -> dict[str, Tensor]:
     """
     _, queries, classes = scores.shape
     best, places = scores.flatten(1).topk(min(most, queries * classes), dim=1)
-    # Places are not negative, so this rounds down; it is one division in the graph.
-    query = torch.div(places, classes, rounding_mode="trunc")
+    # Rounds down: places are exact in float32, and an integer division is six nodes in the graph.
+    query = ((places.float() + 0.5) / classes).long()
     return {
         "scores": best,
         "labels": (places - query * classes).int(),
