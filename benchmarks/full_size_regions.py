@@ -69,7 +69,8 @@ def main() -> None:
         weights = sum(one.numel() for one in network.parameters())
         print(f"{arguments.network}{' int8' * arguments.int8}, {HEIGHT_PX} x {WIDTH_PX}:")
         print(
-            f"  {weights / 1e6:.1f} M weights, {operators.total()} nodes, {seconds:.0f} s of one core"
+            f"  {weights / 1e6:.1f} M weights, {operators.total()} nodes, "
+            f"{seconds:.0f} s of one core"
         )
         print(f"  peak memory {memory:.1f} GiB, file {path.stat().st_size / 2**20:.0f} MiB")
         print(f"  {', '.join(f'{count} {name}' for name, count in operators.most_common())}")

@@ -31,7 +31,9 @@ class SetCriterion:
     """Compares sets of boxes.
 
     Outputs are ``logits`` [b, q, c], ``boxes`` [b, q, 4] as centre and sides in 0..1, and
-    ``sides`` [4]: width, height, width and height of the input in pixels. Targets are ``labels``
+    ``sides`` [4]: width, height, width and height of the input in pixels. Where queries are
+    proposed, ``proposal_logits`` [b, s, 1] and ``proposal_boxes`` [b, s, 4] are compared in the
+    same way, as a set of one class (Deformable DETR, appendix A.4). Targets are ``labels``
     [b, n] class indices, -1 where there is no object, and ``boxes`` [b, n, 4] xyxy in pixels.
 
     Args:
@@ -43,6 +45,13 @@ class SetCriterion:
 
     def hard(self, outputs: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
         """Match objects to queries and return the loss of classes and boxes."""
+        total = self._hard(outputs, targets)
+        if proposals := _proposals(outputs):
+            anything = {**targets, "labels": targets["labels"].clamp(max=0)}
+            total = total + SetCriterion(sigmoid=True).hard(proposals, anything)
+        return total
+
+    def _hard(self, outputs: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
         there = targets["labels"] >= 0
         wanted = _normalized(targets["boxes"], outputs["sides"])
         picture, query, place = self._matched(outputs, targets["labels"], wanted)
@@ -57,6 +66,15 @@ class SetCriterion:
         self, student: dict[str, Tensor], teacher: dict[str, Tensor], temperature: float
     ) -> Tensor:
         """Return the divergence of classes and boxes; queries count by the teacher's confidence."""
+        total = self._soft(student, teacher, temperature)
+        if proposals := _proposals(teacher):
+            one_class = SetCriterion(sigmoid=True)
+            total = total + one_class.soft(_proposals(student), proposals, temperature)
+        return total
+
+    def _soft(
+        self, student: dict[str, Tensor], teacher: dict[str, Tensor], temperature: float
+    ) -> Tensor:
         confidence = self._confidence(teacher["logits"])
         # What is nothing to the teacher shall stay nothing, at the weight it has in training.
         weight = confidence.clamp(min=_NOTHING)
@@ -154,6 +172,14 @@ class SetCriterion:
         else:
             each = -logits.softmax(dim=-1)
         return each.gather(2, labels[:, None].expand(-1, logits.shape[1], -1))
+
+
+def _proposals(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return what is proposed as a set of its own; empty where nothing is."""
+    if "proposal_logits" not in outputs:
+        return {}
+    logits, boxes = outputs["proposal_logits"], outputs["proposal_boxes"]
+    return {"logits": logits, "boxes": boxes, "sides": outputs["sides"]}
 
 
 def _normalized(boxes_px: Tensor, sides: Tensor) -> Tensor:

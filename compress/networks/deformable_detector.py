@@ -42,14 +42,26 @@ class DeformableDetector(QueryDetector):
     that in a graph they are constants.
     """
 
-    def detect(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits [b, q, k] and boxes [b, q, 4] of normalised pictures [b, 3, h, w]."""
+    def detect(self, pixels: Tensor, hint: Tensor | None) -> dict[str, Tensor]:
+        """Return ``logits`` [b, q, k] and ``boxes`` [b, q, 4].
+
+        With two stages also what is proposed: ``proposal_logits`` [b, s, 1] and
+        ``proposal_boxes`` [b, s, 4] of all places, and ``places`` [b, q] of the queries.
+        """
         body: Any = self.body
         maps = self._maps(pixels)
         encoded = self._encoded(maps)
-        queries, target, reference = self._queries(encoded, maps)
+        proposed: dict[str, Tensor] = {}
+        if body.config.two_stage:
+            proposed, queries, target, reference = self._proposed(encoded, maps, hint)
+        else:
+            queries, target, reference = self._learned(encoded)
         decoded, boxes = self._decoded(encoded, maps, queries, target, reference)
-        return body.class_embed[0](decoded), boxes
+        return {"logits": body.class_embed[0](decoded), "boxes": boxes, **proposed}
+
+    def hint(self, raw: dict[str, Tensor] | None, _targets: Any = None) -> Tensor | None:
+        """Return the places of this network's queries, so that a student asks at the same."""
+        return None if raw is None else raw.get("places")
 
     def answer(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the best pairs of query and class, the best first.
@@ -95,19 +107,19 @@ class DeformableDetector(QueryDetector):
             )
         return hidden
 
-    def _queries(self, encoded: Tensor, maps: _Maps) -> tuple[Tensor, Tensor, Tensor]:
+    def _learned(self, encoded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return positions and contents [b, q, channels] of the queries, and where they begin."""
         model: Any = self.body.model
-        if self.body.config.two_stage:  # type: ignore[union-attr]
-            return self._proposed(encoded, maps)
         width = encoded.shape[2]
         learned = model.query_position_embeddings.weight
         learned = learned[None].expand(encoded.shape[0], -1, -1)
         queries, target = learned.split(width, dim=2)
         return queries, target, model.reference_points(queries).sigmoid()
 
-    def _proposed(self, encoded: Tensor, maps: _Maps) -> tuple[Tensor, Tensor, Tensor]:
-        """Take the places of the best scores as the queries of the decoder."""
+    def _proposed(
+        self, encoded: Tensor, maps: _Maps, places: Tensor | None
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
+        """Take given places, or those of the best scores, as the queries of the decoder."""
         model: Any = self.body.model
         boxes = torch.cat(
             [
@@ -119,13 +131,20 @@ class DeformableDetector(QueryDetector):
         valid = ((boxes > 0.01) & (boxes < 0.99)).all(dim=-1, keepdim=True)
         start = torch.where(valid, torch.log(boxes / (1 - boxes)), _CERTAIN)
         hidden = model.enc_output_norm(model.enc_output(encoded * valid))
-        scores = model.decoder.class_embed[-1](hidden)[..., 0]
+        scores = model.decoder.class_embed[-1](hidden)[..., :1]
         logits = model.decoder.bbox_embed[-1](hidden) + start
-        best = scores.topk(self.body.config.two_stage_num_proposals, dim=1).indices  # type: ignore[union-attr]
-        chosen = logits.gather(1, best[..., None].expand(-1, -1, 4)).detach()
+        if places is None:
+            count = self.body.config.two_stage_num_proposals  # type: ignore[union-attr]
+            places = scores[..., 0].topk(count, dim=1).indices
+        chosen = logits.gather(1, places[..., None].expand(-1, -1, 4)).detach()
         mixed = model.pos_trans_norm(model.pos_trans(_waves(chosen.sigmoid(), encoded.shape[2])))
         queries, target = mixed.split(encoded.shape[2], dim=2)
-        return queries, target, chosen.sigmoid()
+        proposed = {
+            "proposal_logits": scores,
+            "proposal_boxes": logits.sigmoid(),
+            "places": places,
+        }
+        return proposed, queries, target, chosen.sigmoid()
 
     def _decoded(
         self, encoded: Tensor, maps: _Maps, queries: Tensor, target: Tensor, reference: Tensor

@@ -53,8 +53,8 @@ _NORMS = {
 class Detr(QueryDetector):
     """A ``transformers.DetrForObjectDetection``: c = k + 1 classes, the last is "no object"."""
 
-    def detect(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits [b, q, k + 1] and boxes [b, q, 4] of normalised pictures [b, 3, h, w].
+    def detect(self, pixels: Tensor, _hint: Tensor | None) -> dict[str, Tensor]:
+        """Return ``logits`` [b, q, k + 1] and ``boxes`` [b, q, 4].
 
         It computes what the body computes where every pixel is valid. Positions then are the
         same for every picture, so that in a graph they are constants.
@@ -77,7 +77,10 @@ class Detr(QueryDetector):
             spatial_position_embeddings=places,
             object_queries_position_embeddings=queries,
         ).last_hidden_state
-        return body.class_labels_classifier(decoded), body.bbox_predictor(decoded).sigmoid()
+        return {
+            "logits": body.class_labels_classifier(decoded),
+            "boxes": body.bbox_predictor(decoded).sigmoid(),
+        }
 
     def answer(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the best class of each query, best query first.

@@ -27,24 +27,33 @@ class QueryDetector(Network):
 
     outputs = ("scores", "labels", "boxes")
 
-    def forward(self, images: Tensor, _hint: None = None) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, hint: Tensor | None = None) -> dict[str, Tensor]:
         """Detect the objects of pictures.
 
         Args:
             images: [b, h, w, 3] uint8, or float in 0..255.
+            hint: As :meth:`detect` takes it.
 
         Returns:
-            ``logits`` [b, q, c], ``boxes`` [b, q, 4] as centre and sides in 0..1, and ``sides``
-            [4]: width, height, width and height of the pictures in pixels.
+            What :meth:`detect` does, and ``sides`` [4]: width, height, width and height of the
+            pictures in pixels.
         """
         height, width = images.shape[1:3]
-        logits, boxes = self.detect(self.pixels(images))
-        sides = torch.tensor([width, height, width, height], device=logits.device).float()
-        return {"logits": logits, "boxes": boxes, "sides": sides}
+        found = self.detect(self.pixels(images), hint)
+        sides = torch.tensor([width, height, width, height], device=found["logits"].device)
+        return {**found, "sides": sides.float()}
 
     @abstractmethod
-    def detect(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits [b, q, c] and boxes [b, q, 4] of normalised pictures [b, 3, h, w]."""
+    def detect(self, pixels: Tensor, hint: Tensor | None) -> dict[str, Tensor]:
+        """Return what each query says.
+
+        Args:
+            pixels: Normalised pictures [b, 3, h, w].
+            hint: Places [b, q] of the queries, where places of the picture are queries.
+
+        Returns:
+            ``logits`` [b, q, c] and ``boxes`` [b, q, 4] as centre and sides in 0..1.
+        """
 
 
 def corners(boxes: Tensor) -> Tensor:

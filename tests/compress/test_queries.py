@@ -179,3 +179,35 @@ def test_temperature_softens_both_sides():
 
     assert warm > 0
     assert warm.item() != pytest.approx(criterion.soft(one, other, 1.0).item(), rel=1e-3)
+
+
+def proposing(seed: int) -> dict[str, torch.Tensor]:
+    """Return outputs of a network of two stages, and what its first one proposes."""
+    criterion, one_class = (
+        SetCriterion(sigmoid=True),
+        outputs(SetCriterion(sigmoid=True), seed=9 + seed),
+    )
+    return {
+        **outputs(criterion, seed=seed),
+        "proposal_logits": one_class["logits"][..., :1],
+        "proposal_boxes": one_class["boxes"],
+    }
+
+
+def test_proposals_are_compared_as_a_set_of_one_class():
+    criterion = SetCriterion(sigmoid=True)
+    came, right = proposing(0), targets([[2, -1], [1, 0]], torch.rand(2, 2, 4).cumsum(-1).tolist())
+    plain = {name: came[name] for name in ("logits", "boxes", "sides")}
+    first = {
+        "logits": came["proposal_logits"],
+        "boxes": came["proposal_boxes"],
+        "sides": came["sides"],
+    }
+    anything = {**right, "labels": right["labels"].clamp(max=0)}
+
+    expected = criterion.hard(plain, right) + criterion.hard(first, anything)
+
+    assert criterion.hard(came, right).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert criterion.soft(came, came, 1.0).item() == pytest.approx(0, abs=1e-5)
+    other = {**came, "proposal_boxes": came["proposal_boxes"] + 0.1}
+    assert criterion.soft(other, came, 1.0) > 0.1

@@ -41,26 +41,34 @@ REGIONS: dict[str, Any] = {
     "sampled_regions": 32,
     "sampled_masks": 8,
 }
+RESNET: dict[str, Any] = {
+    "embedding_size": 16,
+    "hidden_sizes": [16, 32, 48, 64],
+    "depths": [1, 1, 1, 1],
+    "layer_type": "bottleneck",
+}
+QUERIES: dict[str, Any] = {
+    "d_model": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "num_queries": 8,
+}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "upernet": {"backbone_config": SWIN, "hidden_size": 32},
     "mask_rcnn": REGIONS,
     "cascade_mask_rcnn": REGIONS,
-    "detr": {
-        "d_model": 32,
-        "encoder_layers": 1,
-        "decoder_layers": 1,
-        "encoder_ffn_dim": 64,
-        "decoder_ffn_dim": 64,
-        "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2,
-        "num_queries": 8,
-        "backbone_config": {
-            "embedding_size": 16,
-            "hidden_sizes": [16, 32, 48, 64],
-            "depths": [1, 1, 1, 1],
-            "layer_type": "bottleneck",
-            "out_features": ["stage3"],
-        },
+    "detr": {**QUERIES, "backbone_config": {**RESNET, "out_features": ["stage3"]}},
+    "deformable_detr": {
+        **QUERIES,
+        "num_feature_levels": 2,
+        "with_box_refine": True,
+        "two_stage": True,
+        "two_stage_num_proposals": 8,
+        "backbone_config": {**RESNET, "out_features": ["stage2", "stage3"]},
     },
 }
 SIZES_PX = [(80, 60), (50, 70), (64, 64), (90, 45)] * 4

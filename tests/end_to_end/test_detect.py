@@ -45,6 +45,7 @@ TRIALS = {
     "mask_rcnn": Trial(60, learns=0.3, seen=0.35),
     "cascade_mask_rcnn": Trial(40, learns=0.3, seen=0.35),
     "detr": Trial(20),
+    "deformable_detr": Trial(20),
 }
 
 
