@@ -57,7 +57,8 @@ class CocoImages(Pictures):
         masks: bool = False,
     ) -> None:
         super().__init__(seed)
-        self.preprocessing, self.augment, self.masks = preprocessing, augment, masks
+        self.labels, self.preprocessing = labels, preprocessing
+        self.augment, self.masks = augment, masks
         self.annotated: list[Annotated] = []
         if annotations is None:
             self.files = pictures_below(images, None)

@@ -17,7 +17,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from compress.errors import DataError
+from compress.errors import DataError, PlanError
 from contract.paste import paste
 from contract.view import View
 
@@ -60,7 +60,12 @@ class AveragePrecision:
         self.pictures = pictures
 
     def of(self, answers: Answers, batch: Batch) -> list[Found]:
-        """Bring a batch's detections back to their pictures, each by its index."""
+        """Bring a batch's detections back to their pictures, each by its index.
+
+        Raises:
+            PlanError: A detection is of no class.
+        """
+        _require_classes(answers, len(self.pictures.labels))
         found = []
         for place, index in enumerate(batch.indices):
             answer = {name: value[place] for name, value in answers.items()}
@@ -147,6 +152,15 @@ def average_precision(
         evaluation.summarize()
     what = {"bbox": "box", "segm": "mask"}[kind]
     return {f"{what}_{name}": float(evaluation.stats[at]) for name, at in _SUMMARY.items()}
+
+
+def _require_classes(answers: Answers, classes: int) -> None:
+    labels = answers["labels"][answers["scores"] > 0]
+    if wrong := labels[(labels < 0) | (labels >= classes)].tolist():
+        raise PlanError(
+            f"expected classes below {classes} in labels, got {wrong[0]}. Choose the labels that "
+            "the network was trained with."
+        )
 
 
 def _truth(truths: Sequence[Annotated], kind: str) -> Any:

@@ -107,12 +107,13 @@ def confusion(found: list[Pairs], classes: int) -> npt.NDArray[np.int64]:
     """
     matrix = np.zeros((classes, classes + 1), np.int64)
     for true, answered, pixels in found:
-        places = np.where(answered == UNSEEN, classes, answered)
-        if (highest := int(places.max(initial=0))) > classes:
+        named = answered[answered != UNSEEN]
+        if (highest := int(named.max(initial=0))) >= classes:
             raise PlanError(
                 f"expected classes below {classes} in class_map, got {highest}. Choose the labels "
                 "that the network was trained with."
             )
+        places = np.where(answered == UNSEEN, classes, answered)
         np.add.at(matrix, (true, places), pixels)
     return matrix
 

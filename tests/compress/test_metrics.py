@@ -268,6 +268,16 @@ def test_masks_that_are_missing_and_sets_without_objects_are_refused(objects, tm
         average_precision(empty.annotated, [[]], "bbox")
 
 
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_detection_of_no_class_is_refused(objects, label):
+    answers = answers_of(objects)
+    place = next(index for index, answer in enumerate(answers) if answer["scores"][0] > 0)
+    answers[place]["labels"][0] = label
+
+    with pytest.raises(PlanError, match=f"expected classes below 3 in labels, got {label}"):
+        scored_objects(objects, answers)
+
+
 def random_maps(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return a truth with ignored pixels, and an answer that is right in most places."""
     rng = np.random.default_rng(seed)
@@ -379,10 +389,11 @@ def test_the_share_of_each_class_counts_not_that_of_each_picture(parsed):
     assert green.values["mean_iou"] == pytest.approx((0 + 0.9) / 2)
 
 
-def test_an_answer_that_is_no_class_is_refused(parsed):
-    with pytest.raises(PlanError, match="expected classes below 3 in class_map, got 7"):
+@pytest.mark.parametrize("label", [3, 7, 254])
+def test_an_answer_that_is_no_class_is_refused(parsed, label):
+    with pytest.raises(PlanError, match=f"expected classes below 3 in class_map, got {label}"):
         evaluate(
-            lambda images: {"class_map": np.full(images.shape[:3], 7, np.uint8)},
+            lambda images: {"class_map": np.full(images.shape[:3], label, np.uint8)},
             parsed,
             MeanIou(parsed),
             "scenes",
