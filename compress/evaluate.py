@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,6 @@ from compress.errors import DataError, PlanError
 from compress.networks.network import Network
 from compress.parallel import Processes
 from compress.progress import progress
-
-if TYPE_CHECKING:
-    pass
 
 _BATCH = 32
 # What a network answers, by the names of the graph contract.
@@ -119,7 +116,7 @@ def evaluate(
         workers: That decode the pictures of each process; 0 decodes in the process itself.
 
     Raises:
-        DataError: Not one picture could be decoded.
+        DataError: Not one picture can be scored; names the first.
     """
     processes = processes or Processes()
     found: list[Any] = []
@@ -134,7 +131,10 @@ def evaluate(
     everything = processes.gathered(found)
     skipped = dict(processes.gathered(unread))
     if not everything:
-        raise DataError(f"none of the {len(images)} pictures could be decoded: {skipped}")
+        name, reason = next(iter(skipped.items()))
+        raise DataError(
+            f"none of the {len(images)} pictures can be scored. The first is {name}: {reason}"
+        )
     return Score(metric.values(everything), len(everything), skipped)
 
 

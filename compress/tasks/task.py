@@ -126,7 +126,7 @@ class Task(ABC):
         """Return ``count`` training pictures, unaugmented, as batches [b, h, w, 3] uint8.
 
         Raises:
-            DataError: Not one of them could be decoded.
+            DataError: Not one of them can be read; names the first.
         """
         plain = self.training_pictures(None)
         batches = list(ordered_batches(plain, _CALIBRATION_BATCH, limit=count))
@@ -134,8 +134,11 @@ class Task(ABC):
             self.skipped.update(batch.skipped)
         readable = [batch.images for batch in batches if len(batch.images)]
         if not readable:
-            roots = ", ".join(map(str, self.recipe.data.train_folders))
-            raise DataError(f"none of {count} pictures below {roots} could be decoded")
+            name, reason = batches[0].skipped[0]
+            raise DataError(
+                f"none of {count} pictures to calibrate with can be read. The first is {name}: "
+                f"{reason}"
+            )
         return readable
 
     def inputs(

@@ -138,8 +138,12 @@ def test_a_folder_of_damaged_pictures_alone_is_refused(images):
     for stored in images.files:
         Path(stored.path).write_bytes(b"no picture")
 
-    with pytest.raises(DataError, match="none of the 12 pictures could be decoded"):
+    with pytest.raises(DataError, match="none of the 12 pictures can be scored") as refused:
         scored(lambda batch: batch.mean(axis=(1, 2)), images)
+
+    # One reason is enough where there may be thousands.
+    named = [stored.path for stored in images.files if stored.path in str(refused.value)]
+    assert named == [images.files[0].path]
 
 
 def test_a_torch_network_is_asked_for_probabilities(network):
