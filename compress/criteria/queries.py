@@ -153,7 +153,8 @@ class SetCriterion:
         cost = cost + _L1 * torch.cdist(outputs["boxes"], wanted, p=1)
         cost = cost - _GIOU * giou(to_xyxy(outputs["boxes"]), to_xyxy(wanted))
         # The one place where a step waits for the GPU: the assignment is solved on the CPU.
-        costs, there = cost.cpu().numpy(), (labels >= 0).cpu().numpy()
+        # Where training diverged there is nothing to match; the loss will tell.
+        costs, there = cost.nan_to_num().cpu().numpy(), (labels >= 0).cpu().numpy()
         pairs: list[tuple[int, int, int]] = []
         for picture, (matrix, real) in enumerate(zip(costs, there, strict=True)):
             places = real.nonzero()[0]

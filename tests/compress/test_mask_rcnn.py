@@ -182,6 +182,18 @@ def test_pictures_without_any_object_can_be_learnt_from():
     assert all(one.grad is not None for one in network.parameters())
 
 
+def test_weights_that_are_no_numbers_give_a_loss_that_is_none():
+    network = tiny_regions.network()
+    images, targets = tiny_regions.rectangles()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.fill_(torch.nan)
+
+        found = network(images, network.hint(None, targets))
+
+    assert CRITERION.hard(found, targets).isnan()
+
+
 def test_the_same_seed_draws_the_same_samples():
     network = shaken(tiny_regions.network())
     images, targets = tiny_regions.rectangles()

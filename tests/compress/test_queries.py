@@ -126,6 +126,14 @@ def test_pictures_without_objects_teach_that_there_is_nothing(criterion):
 
 
 @KINDS
+def test_outputs_that_are_no_numbers_give_a_loss_that_is_none(criterion):
+    diverged = {name: value * math.nan for name, value in outputs(criterion).items()}
+    right = targets([[2], [1]], [[[5.0, 6, 20, 30]], [[8.0, 2, 40, 9]]])
+
+    assert criterion.hard({**diverged, "sides": SIDES}, right).isnan()
+
+
+@KINDS
 def test_equal_outputs_differ_in_nothing_and_agree_everywhere(criterion):
     one = outputs(criterion)
 

@@ -122,7 +122,8 @@ def _places(start: Tensor, end: Tensor, lengths: Tensor, side: int) -> tuple[Ten
     last = (lengths - 1)[..., None]
     seen = (at >= -1) & (at <= lengths[..., None])
     at = at.clamp(min=0)
-    low = torch.minimum(at.floor().long(), last)
+    # No number, where training diverged, would be no index; the weights keep it for the loss.
+    low = torch.minimum(at.floor().long().clamp(min=0), last)
     high = torch.minimum(low + 1, last)
     share = torch.where(low < last, at - low, torch.zeros_like(at))
     weights = torch.stack([1 - share, share], dim=-1) * seen[..., None]
