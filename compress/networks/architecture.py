@@ -26,6 +26,18 @@ def refuse_unknown(given: Mapping[str, Any], config: PreTrainedConfig) -> None:
         raise RecipeError(f"network.architecture: {kind} has no {', '.join(unknown)}")
 
 
+def part_of(settings: dict[str, Any], name: str) -> dict[str, Any]:
+    """Take the keyword arguments of one part, such as the backbone, out of those of the whole.
+
+    Raises:
+        RecipeError: Something else stands there.
+    """
+    found = settings.pop(name, {})
+    if not isinstance(found, dict):
+        raise RecipeError(f"network.architecture.{name}: expected keywords, got {found!r}")
+    return dict(found)
+
+
 @contextmanager
 def building() -> Iterator[None]:
     """Say of what goes wrong inside that the recipe's architecture is the reason.

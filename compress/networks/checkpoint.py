@@ -157,8 +157,19 @@ def read_state(folder: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise CheckpointError(f"cannot read {path}: {type(error).__name__}") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"expected weights by name in {path}, got a {type(state).__name__}")
     # The authors' own files keep the weights under "model", OpenMMLab's under "state_dict".
     return dict(state.get("model", state.get("state_dict", state)))
+
+
+def count(state: Mapping[str, Tensor], stem: str) -> int:
+    """Return how many numbered parts there are below a stem that ends in a dot.
+
+    >>> count({"layers.0.weight": torch.ones(1), "layers.1.weight": torch.ones(1)}, "layers.")
+    2
+    """
+    return len({key[len(stem) :].split(".")[0] for key in state if key.startswith(stem)})
 
 
 def fill(body: nn.Module, renamed: Iterable[tuple[str, Tensor]], folder: Path, what: str) -> None:

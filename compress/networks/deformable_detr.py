@@ -28,7 +28,7 @@ from compress.criteria.queries import SetCriterion
 from compress.errors import CheckpointError, RecipeError
 from compress.networks import checkpoint as checkpoints
 from compress.networks import detr_layout, resnet_backbone, swin_backbone
-from compress.networks.architecture import building, refuse_unknown
+from compress.networks.architecture import building, part_of, refuse_unknown
 from compress.networks.deformable_detector import DeformableDetector
 from compress.networks.deformable_sampling import use_gathers
 from compress.networks.detr import attention, box_head, ffn
@@ -74,7 +74,7 @@ def build(architecture: dict[str, Any]) -> nn.Module:
         RecipeError: An unknown keyword, or values that make no network.
     """
     settings = dict(architecture)
-    backbone = dict(settings.pop("backbone_config", {}))
+    backbone = part_of(settings, "backbone_config")
     kind = backbone.pop("model_type", "resnet")
     if kind not in _BACKBONES:
         known = ", ".join(_BACKBONES)

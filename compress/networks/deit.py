@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import (
     DeiTConfig,
@@ -20,8 +19,9 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from compress.errors import CheckpointError, RecipeError
+from compress.errors import CheckpointError
 from compress.networks import checkpoint as checkpoints
+from compress.networks.architecture import building, refuse_unknown
 from compress.networks.network import Family
 from compress.networks.roles import layers
 
@@ -40,12 +40,9 @@ def build(architecture: dict[str, Any]) -> nn.Module:
     Raises:
         RecipeError: An unknown keyword, or values that make no network.
     """
-    if unknown := sorted(key for key in architecture if not hasattr(ViTConfig(), key)):
-        raise RecipeError(f"network.architecture: ViTConfig has no {', '.join(unknown)}")
-    try:
+    refuse_unknown(architecture, ViTConfig())
+    with building():
         return ViTForImageClassification(ViTConfig(**architecture))
-    except (LookupError, ValueError, RuntimeError, StrictDataclassError) as error:
-        raise RecipeError(f"network.architecture cannot be built: {error}") from error
 
 
 def load(checkpoint: str, classes: int) -> nn.Module:

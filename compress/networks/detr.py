@@ -19,7 +19,7 @@ from compress.criteria.queries import SetCriterion
 from compress.errors import CheckpointError
 from compress.networks import checkpoint as checkpoints
 from compress.networks import detr_layout, resnet_backbone
-from compress.networks.architecture import building, refuse_unknown
+from compress.networks.architecture import building, part_of, refuse_unknown
 from compress.networks.fold import fold_batch_norms
 from compress.networks.network import Family, Layer
 from compress.networks.query_detector import (
@@ -103,7 +103,7 @@ def build(architecture: dict[str, Any]) -> nn.Module:
         RecipeError: An unknown keyword, or values that make no network.
     """
     settings = dict(architecture)
-    backbone = settings.pop("backbone_config", {})
+    backbone = part_of(settings, "backbone_config")
     refuse_unknown(settings, DetrConfig(backbone_config=ResNetConfig()))
     refuse_unknown(backbone, ResNetConfig())
     with building():

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from compress.errors import CheckpointError
 from compress.networks import resnet_backbone
+from compress.networks.checkpoint import count
 
 _LAYER = re.compile(r"transformer\.(encoder|decoder)\.layers\.(\d+)\.(.+)\.([a-z_]+)")
 _BACKBONE = "backbone.0.body."
@@ -31,11 +32,6 @@ def backbone_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if "conv1.weight" not in found:
         raise CheckpointError(f"not a checkpoint of DETR: it lacks '{_BACKBONE}conv1.weight'")
     return found
-
-
-def count(state: Mapping[str, Tensor], stem: str) -> int:
-    """Return how many numbered parts a stem that ends in a dot has."""
-    return len({key[len(stem) :].split(".")[0] for key in state if key.startswith(stem)})
 
 
 def sizes_of(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:

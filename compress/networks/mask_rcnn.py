@@ -18,6 +18,7 @@ from compress.criteria.regions import Regions
 from compress.errors import CheckpointError, RecipeError
 from compress.networks import checkpoint as checkpoints
 from compress.networks import swin_backbone
+from compress.networks.architecture import building
 from compress.networks.network import Family, Layer
 from compress.networks.region_detector import RegionDetector
 from compress.networks.regions.body import RegionBody
@@ -83,12 +84,7 @@ def load(checkpoint: str, classes: int) -> RegionBody:
     except RecipeError as error:
         raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
     checkpoints.fill(body, state.items(), folder, "a Mask R-CNN on Swin")
-    found = body.config.num_labels
-    if found != classes:
-        raise CheckpointError(
-            f"{checkpoint} tells {found} classes apart, the recipe's labels name {classes}. "
-            "Give the label set that it was trained on."
-        )
+    checkpoints.require_classes(body, checkpoint, classes)
     return body
 
 
@@ -115,10 +111,8 @@ def blocks(body: Any) -> list[str]:
 
 
 def _built(config: RegionConfig) -> RegionBody:
-    try:
+    with building():
         return RegionBody(config)
-    except (LookupError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        raise RecipeError(f"network.architecture cannot be built: {error}") from error
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

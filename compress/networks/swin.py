@@ -11,12 +11,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import PreTrainedModel, SwinConfig, SwinForImageClassification
 
-from compress.errors import CheckpointError, RecipeError
+from compress.errors import CheckpointError
 from compress.networks import checkpoint as checkpoints
+from compress.networks.architecture import building, refuse_unknown
 from compress.networks.network import Family
 from compress.networks.roles import layers
 
@@ -48,12 +48,9 @@ def build(architecture: dict[str, Any]) -> nn.Module:
     Raises:
         RecipeError: An unknown keyword, or values that make no network.
     """
-    if unknown := sorted(key for key in architecture if not hasattr(SwinConfig(), key)):
-        raise RecipeError(f"network.architecture: SwinConfig has no {', '.join(unknown)}")
-    try:
+    refuse_unknown(architecture, SwinConfig())
+    with building():
         return SwinForImageClassification(SwinConfig(**architecture))
-    except (LookupError, ValueError, RuntimeError, StrictDataclassError) as error:
-        raise RecipeError(f"network.architecture cannot be built: {error}") from error
 
 
 def load(checkpoint: str, classes: int) -> nn.Module:
@@ -99,7 +96,7 @@ def architecture_of(state: dict[str, Tensor], config: dict[str, Any]) -> dict[st
         patches = state["patch_embed.proj.weight"]
         tables = [
             state[f"layers.{stage}.blocks.0.attn.relative_position_bias_table"]
-            for stage in range(_count(state, "layers."))
+            for stage in range(checkpoints.count(state, "layers."))
         ]
         hidden = state["layers.0.blocks.0.mlp.fc1.weight"].shape[0]
     except KeyError as error:
@@ -111,17 +108,15 @@ def architecture_of(state: dict[str, Tensor], config: dict[str, Any]) -> dict[st
         "patch_size": patches.shape[2],
         # Windows of 7 belong to 224 pixels and of 12 to 384; a config that says otherwise wins.
         "image_size": config.get("img_size", 32 * window),
-        "depths": [_count(state, f"layers.{stage}.blocks.") for stage in range(len(tables))],
+        "depths": [
+            checkpoints.count(state, f"layers.{stage}.blocks.") for stage in range(len(tables))
+        ],
         "num_heads": [table.shape[1] for table in tables],
         "window_size": window,
         "mlp_ratio": hidden / patches.shape[0],
         "layer_norm_eps": config.get("layer_norm_eps", 1e-5),
         "qkv_bias": "layers.0.blocks.0.attn.qkv.bias" in state,
     }
-
-
-def _count(state: dict[str, Tensor], stem: str) -> int:
-    return len({key[len(stem) :].split(".")[0] for key in state if key.startswith(stem)})
 
 
 def to_transformers(state: dict[str, Tensor]) -> list[tuple[str, Tensor]]:

@@ -22,7 +22,7 @@ from compress.criteria.segment import OneClassAPixel
 from compress.errors import CheckpointError
 from compress.networks import checkpoint as checkpoints
 from compress.networks import swin_backbone
-from compress.networks.architecture import building, refuse_unknown
+from compress.networks.architecture import building, part_of, refuse_unknown
 from compress.networks.network import Family, Layer
 from compress.networks.roles import HEAD_REASON, WINDOW_REASON
 from compress.networks.segmenter import Segmenter
@@ -43,7 +43,7 @@ def build(architecture: dict[str, Any]) -> nn.Module:
         RecipeError: An unknown keyword, or values that make no network.
     """
     settings = dict(architecture)
-    backbone = settings.pop("backbone_config", {})
+    backbone = part_of(settings, "backbone_config")
     refuse_unknown(settings, UperNetConfig())
     refuse_unknown(backbone, SwinConfig())
     with building():

@@ -197,6 +197,13 @@ def test_a_config_that_is_not_json_is_refused(tmp_path):
     assert "config.json" in refusal(tmp_path)
 
 
+def test_a_file_that_holds_no_weights_by_name_is_refused(tmp_path):
+    torch.save([torch.ones(2)], tmp_path / "model.pth")
+    (tmp_path / "config.json").write_text("{}")
+
+    assert "expected weights by name in" in refusal(tmp_path)
+
+
 @pytest.mark.parametrize("file", ["model.safetensors", "model.pth"])
 @pytest.mark.parametrize("data", [b"", b"not weights", b"\x80\x02garbage"])
 def test_weights_that_cannot_be_read_are_refused_by_their_file(tmp_path, file, data):

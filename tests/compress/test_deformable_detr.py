@@ -223,6 +223,7 @@ def test_a_checkpoint_that_lacks_a_weight_is_refused_by_its_name(tmp_path):
 @pytest.mark.parametrize(
     ("architecture", "message"),
     [
+        ({"backbone_config": "x"}, "backbone_config: expected keywords, got 'x'"),
         ({"queries": 7}, "DeformableDetrConfig has no queries"),
         ({"backbone_config": {"model_type": "vit"}}, "expected resnet, swin, got 'vit'"),
         ({"backbone_config": {"depth": 7}}, "ResNetConfig has no depth"),

@@ -152,6 +152,7 @@ def test_a_backbone_that_is_no_resnet_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("architecture", "message"),
     [
+        ({"backbone_config": "x"}, "backbone_config: expected keywords, got 'x'"),
         ({"queries": 7}, "DetrConfig has no queries"),
         ({"backbone_config": {"depth": 7}}, "ResNetConfig has no depth"),
         ({"dilation": True}, "no dilated last stage"),

@@ -206,6 +206,7 @@ def test_a_checkpoint_that_lacks_a_weight_is_refused_by_its_name(body, tmp_path)
 @pytest.mark.parametrize(
     ("architecture", "message"),
     [
+        ({"backbone_config": "x"}, "backbone_config: expected keywords, got 'x'"),
         ({"window": 7}, "UperNetConfig has no window"),
         ({"backbone_config": {"windows": 7}}, "SwinConfig has no windows"),
         ({"backbone_config": {"num_heads": [3], "depths": [1, 1]}}, "cannot be built"),

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import SwinConfig
 
 from compress.errors import RecipeError
+from compress.networks.architecture import building, part_of, refuse_unknown
 from compress.networks.regions.boxes import Spread
 
 # Of the feature maps, finest first; the last is every second place of the one before.
@@ -116,37 +116,56 @@ def from_dict(settings: Mapping[str, Any]) -> RegionConfig:
     known = {entry.name for entry in fields(RegionConfig)}
     if unknown := sorted(settings.keys() - known):
         raise RecipeError(f"network.architecture: Mask R-CNN has no {', '.join(unknown)}")
-    size = settings.get("image_size", RegionConfig.image_size)
+    given = dict(settings)
+    backbone = part_of(given, "backbone")
+    for name, value in given.items():
+        if expected := _otherwise(name, value):
+            raise RecipeError(f"network.architecture.{name}: expected {expected}, got {value!r}")
+    size = given.pop("image_size", RegionConfig.image_size)
     height, width = (size, size) if isinstance(size, int) else size
-    config = RegionConfig(**{**settings, "image_size": (height, width)})
-    _check_backbone(config)
+    config = RegionConfig(backbone=backbone, image_size=(height, width), **given)
+    _check_backbone(backbone)
     _check_numbers(config)
     return config
 
 
-def _check_backbone(config: RegionConfig) -> None:
-    default = SwinConfig()
-    if unknown := sorted(key for key in config.backbone if not hasattr(default, key)):
-        raise RecipeError(f"network.architecture.backbone: SwinConfig has no {', '.join(unknown)}")
-    if "image_size" in config.backbone:
+def _otherwise(name: str, value: Any) -> str:
+    """Say what a keyword expects; empty where the value is that."""
+    default = getattr(RegionConfig, name)
+    if isinstance(default, tuple):
+        sides = value if isinstance(value, list | tuple) else [value, value]
+        whole = len(sides) == len(default) and all(_counts(side, 1) for side in sides)
+        return "" if whole else "height and width, or one number for both"
+    if isinstance(default, bool):
+        return "" if isinstance(value, bool) else "true or false"
+    if isinstance(default, float):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return "" if number and value >= 0 else "a number from 0 on"
+    least = 0 if name == "box_convs" else 1
+    return "" if _counts(value, least) else f"a whole number from {least} on"
+
+
+def _counts(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _check_backbone(keywords: dict[str, Any]) -> None:
+    refuse_unknown(keywords, SwinConfig())
+    if "image_size" in keywords:
         raise RecipeError(
             "network.architecture.backbone: expected no image_size, which belongs beside backbone"
         )
-    depths = config.backbone.get("depths", default.depths)
-    patch = config.backbone.get("patch_size", default.patch_size)
-    if len(depths) != len(POOLED_STRIDES_PX) or patch != STRIDES_PX[0]:
+    with building():
+        swin = SwinConfig(**keywords)
+    if len(swin.depths) != len(POOLED_STRIDES_PX) or swin.patch_size != STRIDES_PX[0]:
         raise RecipeError(
             "network.architecture.backbone: expected 4 stages and patch_size 4, got "
-            f"{len(depths)} and {patch}"
+            f"{len(swin.depths)} and {swin.patch_size}"
         )
-    try:
-        config.swin()
-    except (LookupError, TypeError, ValueError, StrictDataclassError) as error:
-        raise RecipeError(f"network.architecture.backbone cannot be built: {error}") from error
 
 
 def _check_numbers(config: RegionConfig) -> None:
-    if not 1 <= config.stages <= len(STAGE_SPREADS):
+    if config.stages > len(STAGE_SPREADS):
         raise RecipeError(f"network.architecture.stages: expected 1 to 3, got {config.stages}")
     if config.sweeps % 2 == 0:
         raise RecipeError(
@@ -154,7 +173,7 @@ def _check_numbers(config: RegionConfig) -> None:
             "even one boxes remain that better ones suppress"
         )
     for name in ("candidates", "proposals", "detections"):
-        if not 1 <= getattr(config, name) <= _MOST_TOP:
+        if getattr(config, name) > _MOST_TOP:
             raise RecipeError(
                 f"network.architecture.{name}: expected 1 to {_MOST_TOP}, the most that TensorRT's "
                 f"TopK takes, got {getattr(config, name)}"

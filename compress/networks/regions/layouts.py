@@ -13,6 +13,7 @@ from torch import Tensor
 
 from compress.errors import CheckpointError
 from compress.networks import swin_backbone
+from compress.networks.checkpoint import count
 
 # All but the backbone, to ours. Heads of a cascade have a number, the head of a single stage none.
 _OTHERS = {
@@ -78,15 +79,11 @@ def _shape(named: Mapping[str, Tensor]) -> dict[str, Any]:
     return {
         "num_labels": labels,
         "channels": lateral.shape[0],
-        "stages": _count(named, "box_heads."),
-        "box_convs": _count(named, "box_heads.0.convs."),
-        "box_linears": _count(named, "box_heads.0.linears."),
+        "stages": count(named, "box_heads."),
+        "box_convs": count(named, "box_heads.0.convs."),
+        "box_linears": count(named, "box_heads.0.linears."),
         "hidden": classes.shape[1],
         "box_norm": "box_heads.0.norms.0.weight" in named,
         "class_agnostic": moved.shape[0] == 4 and labels > 1,
-        "mask_convs": _count(named, "mask_heads.0.convs."),
+        "mask_convs": count(named, "mask_heads.0.convs."),
     }
-
-
-def _count(named: Mapping[str, Tensor], stem: str) -> int:
-    return len({key[len(stem) :].split(".")[0] for key in named if key.startswith(stem)})
