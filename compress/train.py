@@ -41,7 +41,8 @@ class History:
         points: One entry every few steps: step, learning rate and the mean of each term since
             the entry before.
         layer_losses: Mean feature loss of each layer over the last epoch.
-        scores: Top-1 on each held-out folder before and while training went on, with the step.
+        scores: The main metric on each held-out set before and while training went on, with the
+            step.
         skipped: Pictures that could not be decoded, with the reason.
         seconds: Spent in steps, resumed runs included.
     """

@@ -42,10 +42,10 @@ class Regions:
         return total
 
     def soft(self, student: Raw, teacher: Raw, temperature: float) -> Tensor:
-        """Return how far the student is from its teacher, weighted by the teacher's confidence.
+        """Return how far the student is from its teacher; zero where both say the same.
 
         Logits are compared by ``KL(teacher || student)``, those of classes at the temperature, and
-        boxes by their offsets. Zero where both say the same.
+        boxes by their offsets. Offsets and masks count by the teacher's confidence.
         """
         sure = teacher["objectness"].sigmoid()
         apart = binary_divergence(student["objectness"], teacher["objectness"])

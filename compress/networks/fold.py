@@ -14,6 +14,8 @@ from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 from transformers.models.resnet.modeling_resnet import ResNetConvLayer, ResNetShortCut
 from transformers.models.upernet.modeling_upernet import UperNetConvModule
 
+from compress.networks.regions.heads import BoxHead
+
 _Norm: TypeAlias = "nn.BatchNorm2d | DetrFrozenBatchNorm2d | DeformableDetrFrozenBatchNorm2d"
 _NORMS = (nn.BatchNorm2d, DetrFrozenBatchNorm2d, DeformableDetrFrozenBatchNorm2d)
 # Modules that hand what a convolution returns to a norm, and to nothing else.
@@ -31,7 +33,8 @@ def fold_batch_norms(network: nn.Module) -> list[str]:
 
     The network then computes what it computed in evaluation mode, also in training mode. A norm
     is folded where it is known to read what one convolution returns, and nothing else does: in
-    the modules of transformers that pair the two, and side by side in a ``nn.Sequential``.
+    the modules of transformers that pair the two, in box heads, and side by side in a
+    ``nn.Sequential``.
 
     Args:
         network: Changed in place.
@@ -42,10 +45,10 @@ def fold_batch_norms(network: nn.Module) -> list[str]:
     folded = []
     for stem, parent in network.named_modules():
         for conv_name, norm_name in _pairs(parent):
-            conv, norm = getattr(parent, conv_name), getattr(parent, norm_name)
+            conv, norm = parent.get_submodule(conv_name), parent.get_submodule(norm_name)
             if isinstance(conv, nn.Conv2d) and isinstance(norm, _NORMS):
                 _fold(conv, norm)
-                setattr(parent, norm_name, nn.Identity())
+                parent.set_submodule(norm_name, nn.Identity())
                 folded.append(f"{stem}.{norm_name}".lstrip("."))
     return folded
 
@@ -53,6 +56,8 @@ def fold_batch_norms(network: nn.Module) -> list[str]:
 def _pairs(parent: nn.Module) -> list[tuple[str, str]]:
     if isinstance(parent, nn.Sequential):
         return list(pairwise(name for name, _ in parent.named_children()))
+    if isinstance(parent, BoxHead):
+        return [(f"convs.{index}", f"norms.{index}") for index in range(len(parent.convs))]
     pair = _PAIRS.get(type(parent))
     return [pair] if pair else []
 

@@ -8,7 +8,7 @@ from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 
 from compress.networks import upernet
 from compress.networks.fold import fold_batch_norms
-from tests.compress import graphs
+from tests.compress import graphs, tiny_regions
 from tests.compress.test_upernet import ARCHITECTURE
 
 NORMS = (nn.BatchNorm2d, DetrFrozenBatchNorm2d)
@@ -67,6 +67,23 @@ def test_a_folded_network_trains_its_convolutions_alone():
     layer = body.get_submodule("decode_head.bottleneck")
     assert [name for name, _ in layer.named_parameters()] == ["conv.weight", "conv.bias"]
     assert layer.conv.bias.requires_grad
+
+
+def test_norms_of_box_heads_are_computed_into_their_convolutions():
+    network = tiny_regions.network(stages=2, box_convs=2, box_linears=1, box_norm=True)
+    graphs.shaken(network.body, by=0.1)
+    images, _ = tiny_regions.rectangles()
+    with torch.no_grad():
+        expected = network(images)
+
+        folded = fold_batch_norms(network)
+        came = network(images)
+
+    assert folded == [f"body.box_heads.{head}.norms.{norm}" for head in (0, 1) for norm in (0, 1)]
+    assert not [module for module in network.modules() if isinstance(module, NORMS)]
+    for name in ("logits.0", "offsets.0"):
+        assert expected[name].std() > 0.05
+        torch.testing.assert_close(came[name], expected[name], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("affine", [True, False])
