@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,36 +11,60 @@ from compress.evaluate import Answers
 
 # Objects below this score are noise to whoever looks at them.
 SEEN = 0.3
+# Boxes that overlap by less are of different objects.
+SAME_OBJECT = 0.5
 
 
-def pairs(expected: Answers, came: Answers, picture: int) -> list[tuple[int, float, float]]:
-    """Pair each object that is seen with the nearest box of the same class in another answer.
+class Pair(NamedTuple):
+    """An object of one answer, and what is nearest to it in another.
+
+    Args:
+        place: Of the object.
+        other: Place of the box of its class that overlaps it most; None where there is none.
+        overlap: Intersection over union of the two; 0 without another.
+        apart: Difference of the scores; the whole score without another.
+    """
+
+    place: int
+    other: int | None
+    overlap: float
+    apart: float
+
+
+def pairs(expected: Answers, came: Answers, picture: int) -> list[Pair]:
+    """Pair each object that is seen, the best first, with a box of its class in another answer.
+
+    A box is the same object once only, so that a second one in its place finds none.
 
     Args:
         expected: ``scores``, ``labels`` and ``boxes`` of the graph contract.
         came: The same, of another network.
         picture: Its place in the batch.
-
-    Returns:
-        Of each object: its place, the overlap with the nearest box, and the difference of the
-        scores; overlap 0 and its whole score where there is no box of its class.
     """
-    seen = np.flatnonzero(expected["scores"][picture] >= SEEN).tolist()
-    return [(place, *_nearest(expected, came, picture, place)) for place in seen]
-
-
-def _nearest(expected: Answers, came: Answers, picture: int, place: int) -> tuple[float, float]:
-    score = float(expected["scores"][picture, place])
-    same = came["labels"][picture] == expected["labels"][picture, place]
     # Places that hold no object have score 0.
-    same &= came["scores"][picture] > 0
-    if not same.any():
-        return 0.0, score
-    found = overlaps(expected["boxes"][picture, place], came["boxes"][picture][same])
+    free = came["scores"][picture] > 0
+    found = []
+    for place in np.flatnonzero(expected["scores"][picture] >= SEEN).tolist():
+        alike = free & (came["labels"][picture] == expected["labels"][picture, place])
+        pair = _nearest(expected, came, (picture, place), np.flatnonzero(alike))
+        if pair.other is not None and pair.overlap >= SAME_OBJECT:
+            free[pair.other] = False
+        found.append(pair)
+    return found
+
+
+def _nearest(
+    expected: Answers, came: Answers, at: tuple[int, int], alike: npt.NDArray[np.intp]
+) -> Pair:
+    picture, place = at
+    score = float(expected["scores"][at])
+    if not len(alike):
+        return Pair(place, None, 0.0, score)
+    found = overlaps(expected["boxes"][at], came["boxes"][picture][alike])
     # Of boxes in the same place, the one with the nearest score.
-    apart = np.abs(came["scores"][picture][same] - score)
+    apart = np.abs(came["scores"][picture][alike] - score)
     best = int(np.lexsort((apart, -found.round(3)))[0])
-    return float(found[best]), float(apart[best])
+    return Pair(place, int(alike[best]), float(found[best]), float(apart[best]))
 
 
 def overlaps(box: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -18,13 +18,15 @@ from torch import Tensor
 from compress.errors import ExportError
 from compress.evaluate import Answers, onnx_asked, torch_asked
 from compress.networks.network import Network
-from compress.pairing import SEEN, pairs
+from compress.pairing import Pair, pairs
 
 _AGREEMENT = 0.98
 # Between classes whose probabilities differ by less, such rounding may decide.
 _WAVERING = 0.1
 # Boxes that overlap by this much are the same.
 _SAME_BOX = 0.9
+# Masks are the same where this share of their cells is on the same side of one half.
+_SAME_MASK = 0.9
 _SCORE_TOLERANCE = 0.02
 
 
@@ -115,22 +117,36 @@ def _class_maps(expected: Answers, came: Answers) -> Parity:
 
 def _detections(expected: Answers, came: Answers) -> Parity:
     found = [
-        (overlap, apart, f"picture {picture}, object {place}")
+        (pair.apart, _same(one, other, picture, pair), f"picture {picture}, {whose} {pair.place}")
+        # Either way, so that what the graph alone sees is a difference too.
+        for one, other, whose in ((expected, came, "object"), (came, expected, "graph's object"))
         for picture in range(len(expected["scores"]))
-        for place, overlap, apart in pairs(expected, came, picture)
+        for pair in pairs(one, other, picture)
     ]
-    # Nothing is seen: then nothing may be seen by the graph.
-    found = found or [(1.0, float(came["scores"].max(initial=0) >= 2 * SEEN), "no object")]
-    largest, where = max((apart, where) for _, apart, where in found)
+    if not found:
+        # Neither sees anything; how little each does, best first, is all there is to compare.
+        apart = float(np.abs(expected["scores"] - came["scores"]).max(initial=0))
+        found = [(apart, True, "no object")]
+    what = "class, place and mask" if "masks" in expected else "class and place"
+    largest, _, where = max(found, key=lambda entry: entry[0])
     return Parity(
         largest=largest,
-        mean=float(np.mean([apart for _, apart, _ in found])),
-        agreement=float(np.mean([overlap >= _SAME_BOX for overlap, _, _ in found])),
+        mean=float(np.mean([apart for apart, _, _ in found])),
+        agreement=float(np.mean([same for _, same, _ in found])),
         where=where,
         differs="scores",
-        agrees="of the objects have the same class and place",
+        agrees=f"of the objects have the same {what}",
         allowed=_SCORE_TOLERANCE,
     )
+
+
+def _same(one: Answers, other: Answers, picture: int, pair: Pair) -> bool:
+    if pair.other is None or pair.overlap < _SAME_BOX:
+        return False
+    if "masks" not in one:
+        return True
+    inside, theirs = one["masks"][picture, pair.place], other["masks"][picture, pair.other]
+    return bool(((inside >= 0.5) == (theirs >= 0.5)).mean() >= _SAME_MASK)
 
 
 _COMPARE: dict[str, Callable[[Answers, Answers], Parity]] = {

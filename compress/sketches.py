@@ -14,14 +14,13 @@ from compress.data.loading import ordered_batches
 from compress.data.pictures import Pictures
 from compress.evaluate import Answers, torch_asked
 from compress.networks.network import Network
-from compress.pairing import SEEN, pairs
+from compress.pairing import SAME_OBJECT, SEEN, pairs
 from compress.thumbnail import address
 
 _BATCH = 8
 _LONGEST_PX = 320
 # Of a class map over the picture.
 _OPACITY = 0.55
-_SAME_PLACE = 0.5
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def _areas(one: Answers, other: Answers) -> float:
 def _objects(one: Answers, other: Answers) -> float:
     """Return the share of both networks' objects that the other one sees in the same place."""
     both = [*pairs(one, other, 0), *pairs(other, one, 0)]
-    return float(np.mean([overlap >= _SAME_PLACE for _, overlap, _ in both])) if both else 1.0
+    return float(np.mean([pair.overlap >= SAME_OBJECT for pair in both])) if both else 1.0
 
 
 def _labels(answers: Answers) -> list[int]:

@@ -262,9 +262,9 @@ def same_objects(expected: dict[str, npt.NDArray[Any]], came: dict[str, npt.NDAr
     for picture in range(len(expected["scores"])):
         found = pairs(expected, came, picture)
         assert found
-        for _, overlap, apart in found:
-            assert overlap > 0.95
-            assert apart < 0.02
+        for pair in found:
+            assert pair.overlap > 0.95
+            assert pair.apart < 0.02
         # The best objects are no tie, and their masks lie beside each other.
         masks, other = expected["masks"][picture, 0], came["masks"][picture, 0]
         assert np.abs(masks - other).mean() < 0.02

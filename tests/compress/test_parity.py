@@ -72,19 +72,54 @@ def test_of_boxes_in_one_place_the_one_with_the_nearest_score_is_meant():
     twice["boxes"][0, 2] = twice["boxes"][0, 0]
     twice["scores"][0, 2] = 0.2
 
-    assert [apart for _, _, apart in pairs(twice, twice, 0)] == [0, 0]
+    assert [pair.apart for pair in pairs(twice, twice, 0)] == [0, 0]
 
 
-def test_a_graph_that_sees_objects_where_the_network_sees_none_differs():
+def refused(found: parity.Parity) -> bool:
+    return not (found.mean <= found.allowed and found.agreement >= 0.98)
+
+
+def test_what_the_graph_alone_sees_differs():
     nothing = changed(scores=np.zeros((2, 3), np.float32))
 
-    assert parity._detections(nothing, nothing).mean == 0
-    assert parity._detections(nothing, ANSWERS).mean == 1
+    assert not refused(parity._detections(nothing, nothing))
+    assert parity._detections(nothing, ANSWERS).agreement == 0
+    more = changed()
+    more["scores"][0, 2] = 0.5
+    found = parity._detections(ANSWERS, more)
+    # Three objects of the network and four of the graph; only the score of one is another.
+    assert found.mean == pytest.approx(0.4 / 7)
+    assert refused(found)
+
+
+def test_a_second_box_of_one_object_differs():
+    twice = changed()
+    twice["scores"][1, 1], twice["labels"][1, 1] = 0.6, 2
+    twice["boxes"][1, 1] = twice["boxes"][1, 0]
+
+    assert parity._detections(ANSWERS, twice).agreement == pytest.approx(6 / 7)
+
+
+def test_scores_that_nobody_sees_are_compared_too():
+    faint = changed(scores=np.full((2, 3), 0.25, np.float32))
+    fainter = changed(scores=np.full((2, 3), 0.05, np.float32))
+
+    assert not refused(parity._detections(faint, faint))
+    assert parity._detections(faint, fainter).mean == pytest.approx(0.2)
+
+
+def test_a_mask_that_lies_another_way_differs():
+    masks = np.zeros((2, 3, 28, 28), np.float32)
+    masks[..., :14] = 0.9
+    upright = {**ANSWERS, "masks": masks}
+    noisy = {**ANSWERS, "masks": np.clip(masks + 0.05, 0, 1)}
+
+    assert parity._detections(upright, noisy).agreement == 1
+    assert parity._detections(upright, {**upright, "masks": masks.swapaxes(2, 3)}).agreement == 0
 
 
 def test_answers_that_are_no_numbers_never_pass():
     broken = changed(scores=np.full((2, 3), np.nan, np.float32))
 
-    found = parity._detections(ANSWERS, broken)
-
-    assert not (found.mean <= found.allowed and found.agreement >= 0.98)
+    assert refused(parity._detections(ANSWERS, broken))
+    assert refused(parity._detections(changed(scores=np.zeros((2, 3), np.float32)), broken))
