@@ -162,7 +162,8 @@ class SetCriterion:
             pairs += [
                 (picture, int(q), int(places[c])) for q, c in zip(queries, chosen, strict=True)
             ]
-        found = torch.tensor(pairs, dtype=torch.int64, device=labels.device).reshape(-1, 3)
+        found = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 3)
+        found = found.to(labels.device, non_blocking=True)
         return found[:, 0], found[:, 1], found[:, 2]
 
     def _class_cost(self, logits: Tensor, labels: Tensor) -> Tensor:

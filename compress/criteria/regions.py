@@ -172,8 +172,9 @@ def _mask_loss(outputs: Raw, targets: Raw, stage: int) -> Tensor:
         return logits.sum() * 0
     masks, chosen = targets[name], objects.clamp(min=0)
     if name == "masks":
-        whole = torch.tensor([0, 0, masks.shape[3], masks.shape[2]], device=masks.device)
-        extents = whole.float().expand(*objects.shape, 4)
+        corner = torch.zeros(objects.shape, device=masks.device)
+        sides = corner + masks.shape[3], corner + masks.shape[2]
+        extents = torch.stack([corner, corner, *sides], dim=-1)
     else:
         extents = targets["boxes"].float().gather(1, chosen[..., None].expand(-1, -1, 4))
     boxes = outputs[f"drawn_boxes.{stage}"].detach().float()

@@ -160,7 +160,8 @@ def read_state(folder: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict):
         raise CheckpointError(f"expected weights by name in {path}, got a {type(state).__name__}")
     # The authors' own files keep the weights under "model", OpenMMLab's under "state_dict".
-    return dict(state.get("model", state.get("state_dict", state)))
+    weights: Any = state.get("model", state.get("state_dict", state))
+    return dict(weights)
 
 
 def count(state: Mapping[str, Tensor], stem: str) -> int:

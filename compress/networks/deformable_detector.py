@@ -89,7 +89,7 @@ class DeformableDetector(QueryDetector):
             place = model.position_embedding(shape=shape, device=pixels.device, dtype=level.dtype)
             places.append(place.flatten(2).transpose(1, 2) + level)
         tokens = torch.cat([source.flatten(2).transpose(1, 2) for source in sources], dim=1)
-        shapes = torch.tensor(sizes, device=pixels.device)
+        shapes = torch.tensor(sizes).to(pixels.device, non_blocking=True)
         return _Maps(tokens, torch.cat(places, dim=1), sizes, shapes)
 
     def _encoded(self, maps: _Maps) -> Tensor:

@@ -40,8 +40,10 @@ class QueryDetector(Network):
         """
         height, width = images.shape[1:3]
         found = self.detect(self.pixels(images), hint)
-        sides = torch.tensor([width, height, width, height], device=found["logits"].device)
-        return {**found, "sides": sides.float()}
+        # Filled in on the device, so that no step waits for a copy.
+        sides = torch.zeros(2, 2, device=found["logits"].device)
+        sides[:, 0], sides[:, 1] = width, height
+        return {**found, "sides": sides.flatten()}
 
     @abstractmethod
     def detect(self, pixels: Tensor, hint: Tensor | None) -> dict[str, Tensor]:

@@ -19,6 +19,8 @@ WAITING = (
 )
 # On a CPU these run no operator.
 READING = {Tensor.cpu: "cpu()", Tensor.tolist: "tolist()", Tensor.numpy: "numpy()"}
+# The host waits for a list of numbers to be copied, and so for everything before it.
+COPYING = {torch.tensor: "tensor()", Tensor.new_tensor: "new_tensor()"}
 
 
 class Operators(TorchDispatchMode):
@@ -50,6 +52,8 @@ class _Readings(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func in READING:
             self.found.append(READING[func])
+        if func is Tensor.new_tensor or (func is torch.tensor and kwargs and "device" in kwargs):
+            self.found.append(COPYING[func])
         return func(*args, **(kwargs or {}))
 
 

@@ -9,6 +9,7 @@ from compress.distill import MixedDistillation, Weights
 from compress.networks import FAMILIES
 from compress.networks.network import Network
 from tests.compress import graphs
+from tests.compress.operators import waits
 from tests.end_to_end import systems
 
 CLASSES = 3
@@ -76,6 +77,20 @@ def test_another_network_differs_and_every_weight_hears_of_it(family, pictures):
     silent = [name for name, weight in student.named_parameters() if weight.grad is None]
     # Refined boxes are handed from one layer to the next without gradients.
     assert [name for name in silent if ".decoder.bbox_embed.0." not in name] == []
+
+
+@FAMILY
+@pytest.mark.parametrize("labels", [True, False])
+def test_a_step_waits_for_the_device_to_match_queries_at_most(family, labels, pictures):
+    compare = mixed(family, network(family), network(family, seed=1))
+    targets = labelled(family) if labels else None
+
+    with waits() as found:
+        compare(pictures, targets).total.backward()
+
+    matches = {"deformable_detr": 2, "detr": 1}.get(family, 0)
+    # What it costs, and which objects there are.
+    assert found == ["cpu()", "numpy()"] * 2 * matches
 
 
 @FAMILY

@@ -12,7 +12,8 @@ _MOST_LOG_SCALE = math.log(1000 / 16)
 # Below this a side has no length that can be divided by.
 _SMALLEST_PX = 1e-3
 
-Spread = tuple[float, float, float, float]
+# What one unit of an offset is: of a centre in sides, and of the logarithm of a side.
+Spread = tuple[float, float]
 
 
 def overlaps(boxes: Tensor, others: Tensor) -> Tensor:
@@ -42,10 +43,10 @@ def moved(boxes: Tensor, offsets: Tensor, spread: Spread, size_px: tuple[int, in
 
     Source: Girshick et al., CVPR 2014, arXiv:1311.2524, appendix C.
     """
-    shift = offsets * offsets.new_tensor(spread)
+    shift, growth = offsets[..., :2] * spread[0], offsets[..., 2:] * spread[1]
     sides = boxes[..., 2:] - boxes[..., :2]
-    centre = boxes[..., :2] + 0.5 * sides + shift[..., :2] * sides
-    half = 0.5 * sides * shift[..., 2:].clamp(-_MOST_LOG_SCALE, _MOST_LOG_SCALE).exp()
+    centre = boxes[..., :2] + 0.5 * sides + shift * sides
+    half = 0.5 * sides * growth.clamp(-_MOST_LOG_SCALE, _MOST_LOG_SCALE).exp()
     height, width = size_px
     x_px = torch.stack([centre[..., 0] - half[..., 0], centre[..., 0] + half[..., 0]], dim=-1)
     y_px = torch.stack([centre[..., 1] - half[..., 1], centre[..., 1] + half[..., 1]], dim=-1)
@@ -58,8 +59,8 @@ def offsets_between(boxes: Tensor, goals: Tensor, spread: Spread) -> Tensor:
     sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=_SMALLEST_PX)
     goal_sides = (goals[..., 2:] - goals[..., :2]).clamp(min=_SMALLEST_PX)
     centre, goal_centre = boxes[..., :2] + 0.5 * sides, goals[..., :2] + 0.5 * goal_sides
-    shift = torch.cat([(goal_centre - centre) / sides, (goal_sides / sides).log()], dim=-1)
-    return shift / shift.new_tensor(spread)
+    shift, growth = (goal_centre - centre) / sides, (goal_sides / sides).log()
+    return torch.cat([shift / spread[0], growth / spread[1]], dim=-1)
 
 
 def taken(values: Tensor, places: Tensor) -> Tensor:

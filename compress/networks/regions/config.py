@@ -16,12 +16,12 @@ from compress.networks.regions.boxes import Spread
 STRIDES_PX = (4, 8, 16, 32, 64)
 POOLED_STRIDES_PX = STRIDES_PX[:4]
 RATIOS = (0.5, 1.0, 2.0)
-ANCHOR_SPREAD: Spread = (1.0, 1.0, 1.0, 1.0)
+ANCHOR_SPREAD: Spread = (1.0, 1.0)
 # Each stage of a cascade finds smaller errors than the one before (its paper, section 4.2).
 STAGE_SPREADS: tuple[Spread, ...] = (
-    (0.1, 0.1, 0.2, 0.2),
-    (0.05, 0.05, 0.1, 0.1),
-    (0.033, 0.033, 0.067, 0.067),
+    (0.1, 0.2),
+    (0.05, 0.1),
+    (0.033, 0.067),
 )
 STAGE_OVERLAPS = (0.5, 0.6, 0.7)
 # TensorRT's TopK takes no more.

@@ -91,7 +91,7 @@ def some(wanted: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def _with_objects(boxes: Tensor, objects: Tensor, labels: Tensor) -> Tensor:
     """Return overlaps [b, m, n], -1 with what is no object."""
     shared = overlaps(boxes.detach().float(), objects.float())
-    return torch.where((labels >= 0)[:, None, :], shared, shared.new_tensor(-1.0))
+    return torch.where((labels >= 0)[:, None, :], shared, -1.0)
 
 
 def _drawn(objects: Tensor, background: Tensor, count: int, share: float) -> tuple[Tensor, Tensor]:

@@ -60,7 +60,7 @@ def _exported(
     total = boxes.new_zeros(())
     for level, (features, stride) in enumerate(zip(maps, strides_px, strict=True)):
         here = (levels == level)[..., None]
-        regions = torch.where(here, boxes, boxes.new_tensor(_OUTSIDE_PX)).reshape(-1, 4)
+        regions = torch.where(here, boxes, _OUTSIDE_PX).reshape(-1, 4)
         output = torch.onnx.ops.symbolic(
             "RoiAlign",
             (features, regions, pictures),
@@ -92,7 +92,9 @@ def _summed(
         starts.append(starts[-1] + height * width)
 
     def of_level(values: list[int]) -> Tensor:
-        return torch.tensor(values, device=boxes.device)[levels]
+        # By arithmetic: a table would be copied to the device at every step.
+        chosen = [value * (levels == level) for level, value in enumerate(values)]
+        return torch.stack(chosen).sum(dim=0)
 
     heights, widths = (of_level([int(size[axis]) for size in sizes]) for axis in (0, 1))
     scaled = boxes.detach().float() / of_level(list(strides_px))[..., None]

@@ -63,7 +63,7 @@ def propose(
     scores = torch.stack([scores for scores, _ in best], dim=1)
     boxes = torch.stack([boxes for _, boxes in best], dim=1)
     stays = kept(boxes, config.proposal_overlap, config.sweeps) > 0.5
-    scores = torch.where(stays, scores, scores.new_tensor(_NOTHING)).flatten(1)
+    scores = torch.where(stays, scores, _NOTHING).flatten(1)
     count = min(config.proposals, scores.shape[1])
     top, places = scores.topk(count, dim=1)
     return taken(boxes.flatten(1, 2), places), top > _NOTHING / 2
