@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from compress.criteria.boxes import giou, paired_giou, to_xyxy
+from compress.boxes import giou, paired_giou, to_xyxy
 
 # Weights of the two box terms, and of "no object" among the classes (DETR, section A.4).
 _L1, _GIOU, _NOTHING = 5.0, 2.0, 0.1

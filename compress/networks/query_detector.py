@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compress.boxes import to_xyxy
 from compress.errors import CheckpointError
 from compress.networks import checkpoint as checkpoints
 from compress.networks.network import Network
@@ -56,12 +57,6 @@ class QueryDetector(Network):
         Returns:
             ``logits`` [b, q, c] and ``boxes`` [b, q, 4] as centre and sides in 0..1.
         """
-
-
-def corners(boxes: Tensor) -> Tensor:
-    """Turn centre and sides [..., 4] into the corners x, y, x, y, cut to 0..1."""
-    centre, sides = boxes[..., :2], boxes[..., 2:]
-    return torch.cat([centre - sides / 2, centre + sides / 2], dim=-1).clamp(0, 1)
 
 
 def best_queries(scores: Tensor, labels: Tensor, boxes: Tensor) -> dict[str, Tensor]:
@@ -142,4 +137,4 @@ def require_plain_stride(found: Any, checkpoint: str) -> None:
 
 
 def _boxes_at(boxes: Tensor, places: Tensor) -> Tensor:
-    return corners(boxes).gather(1, places[..., None].expand(-1, -1, 4))
+    return to_xyxy(boxes).clamp(0, 1).gather(1, places[..., None].expand(-1, -1, 4))

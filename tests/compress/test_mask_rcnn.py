@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
+from compress.boxes import overlaps
 from compress.errors import RecipeError
 from compress.networks import FAMILIES, left, mask_rcnn
 from compress.networks.region_detector import RegionDetector
-from compress.networks.regions.boxes import overlaps
 from compress.pairing import pairs
 from tests.compress import graphs, tiny_regions
 from tests.compress.tiny_regions import answers, shaken

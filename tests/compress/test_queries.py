@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from compress.criteria.boxes import giou, paired_giou, to_xyxy
+from compress.boxes import giou, paired_giou, to_xyxy
 from compress.criteria.queries import SetCriterion
 
 SIDES = torch.tensor([64.0, 48.0, 64.0, 48.0])

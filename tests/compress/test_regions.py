@@ -10,12 +10,13 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor
 
+from compress.boxes import overlaps
 from compress.criteria.regions import binary_divergence, mask_goals
 from compress.networks.regions.anchors import anchors
-from compress.networks.regions.boxes import moved, offsets_between, overlaps
 from compress.networks.regions.config import ANCHOR_SPREAD, STAGE_SPREADS, from_dict
 from compress.networks.regions.matching import anchor_goals, region_goals, some
 from compress.networks.regions.nms import kept
+from compress.networks.regions.offsets import moved, offsets_between
 from compress.networks.regions.roi_align import levels_of, pooled
 from tests.compress import tiny_regions
 

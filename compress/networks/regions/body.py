@@ -17,7 +17,6 @@ from transformers import SwinBackbone
 
 from compress.networks import swin_backbone
 from compress.networks.regions.anchors import anchors
-from compress.networks.regions.boxes import offsets_between, taken
 from compress.networks.regions.config import (
     ANCHOR_SPREAD,
     POOLED_STRIDES_PX,
@@ -28,6 +27,7 @@ from compress.networks.regions.detections import detect, refined
 from compress.networks.regions.fpn import FeaturePyramid
 from compress.networks.regions.heads import BOX_SIDE, MASK_INPUT_SIDE, BoxHead, MaskHead
 from compress.networks.regions.matching import anchor_goals, region_goals, some
+from compress.networks.regions.offsets import offsets_between, taken
 from compress.networks.regions.roi_align import pooled
 from compress.networks.regions.rpn import ProposalHead, propose
 

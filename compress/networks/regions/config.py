@@ -10,7 +10,7 @@ from transformers import SwinConfig
 
 from compress.errors import RecipeError
 from compress.networks.architecture import building, part_of, refuse_unknown
-from compress.networks.regions.boxes import Spread
+from compress.networks.regions.offsets import Spread
 
 # Of the feature maps, finest first; the last is every second place of the one before.
 STRIDES_PX = (4, 8, 16, 32, 64)

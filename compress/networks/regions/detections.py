@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from compress.criteria.regions import best_class, of_class
-from compress.networks.regions.boxes import Spread, moved, taken
 from compress.networks.regions.config import RegionConfig
 from compress.networks.regions.nms import kept
+from compress.networks.regions.offsets import Spread, moved, taken
 
 
 def detect(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compress.networks.regions.boxes import Spread, offsets_between, overlaps, taken
+from compress.boxes import overlaps
+from compress.networks.regions.offsets import Spread, offsets_between, taken
 
 # The papers' numbers: anchors above the first are objects, below the second background.
 _ANCHOR_OBJECT, _ANCHOR_BACKGROUND = 0.7, 0.3

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compress.networks.regions.boxes import overlaps
+from compress.boxes import overlaps
 
 
 def kept(boxes: Tensor, threshold: float, sweeps: int, groups: Tensor | None = None) -> Tensor:

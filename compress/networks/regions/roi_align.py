@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compress.networks.regions.boxes import areas
+from compress.boxes import areas
 
 # Far outside every picture, and within what float16 holds.
 _OUTSIDE_PX = -2.0e4

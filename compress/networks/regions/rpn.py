@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compress.networks.regions.boxes import moved, taken
 from compress.networks.regions.config import ANCHOR_SPREAD, RATIOS, RegionConfig
 from compress.networks.regions.nms import kept
+from compress.networks.regions.offsets import moved, taken
 
 # Below every logit, and within what float16 holds.
 _NOTHING = -1.0e4

@@ -1,4 +1,4 @@
-"""Boxes as two corners (x1, y1, x2, y2) in pixels: overlaps, and offsets from one to another."""
+"""Offsets from one box (xyxy, in pixels) to another, and rows by their places."""
 
 from __future__ import annotations
 
@@ -14,22 +14,6 @@ _SMALLEST_PX = 1e-3
 
 # What one unit of an offset is: of a centre in sides, and of the logarithm of a side.
 Spread = tuple[float, float]
-
-
-def overlaps(boxes: Tensor, others: Tensor) -> Tensor:
-    """Return intersection over union of [..., m, 4] with [..., n, 4]: [..., m, n]."""
-    corner = torch.maximum(boxes[..., :, None, :2], others[..., None, :, :2])
-    opposite = torch.minimum(boxes[..., :, None, 2:], others[..., None, :, 2:])
-    sides = (opposite - corner).clamp(min=0)
-    shared = sides[..., 0] * sides[..., 1]
-    union = areas(boxes)[..., :, None] + areas(others)[..., None, :] - shared
-    return shared / union.clamp(min=_SMALLEST_PX**2)
-
-
-def areas(boxes: Tensor) -> Tensor:
-    """Return the areas of [..., 4]: [...]."""
-    sides = boxes[..., 2:] - boxes[..., :2]
-    return sides[..., 0] * sides[..., 1]
 
 
 def moved(boxes: Tensor, offsets: Tensor, spread: Spread, size_px: tuple[int, int]) -> Tensor:
