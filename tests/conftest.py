@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from contract import telemetry
-from tests import bundles, scenes
+from tests import bundles, finding
 
 # Tests import the runtimes themselves too, past the commands that do this.
 telemetry.switch_off()
@@ -53,7 +53,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def scene_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models of every task, published as users do."""
-    return scenes.write_repository(tmp_path_factory.mktemp("scenes"))
+    return finding.write_repository(tmp_path_factory.mktemp("scenes"))
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-# What annotations hold where nobody said what is there.
-IGNORED = 255
+from compress.data.pictures import IGNORED
 
 
 class OneClassAPixel:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from compress.data.framing import framed
 from compress.data.listing import pictures_below
-from compress.data.pictures import UNLABELLED, Pictures, Target
+from compress.data.pictures import IGNORED, UNLABELLED, Pictures, Target
 from compress.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from contract.labels import LabelSet
     from contract.preprocess import Preprocessing
 
-# In a class map, what counts for nothing.
-IGNORED = 255
 # One class index a pixel, as bytes or as palette entries.
 _MODES = ("L", "P")
 # Pillow raises these on damaged PNG files.

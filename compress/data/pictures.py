@@ -14,6 +14,8 @@ from contract.errors import ImageError
 
 # The target of a picture without one, whatever the task.
 UNLABELLED = -1
+# In a class map, what counts for nothing.
+IGNORED = 255
 Target = int | npt.NDArray[np.generic] | dict[str, npt.NDArray[np.generic]]
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from compress.data.pictures import IGNORED
 from compress.errors import PlanError
 from contract.view import UNSEEN, View, whole
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from contract.preprocess import Preprocessing
 
 ClassMap = npt.NDArray[np.uint8]
-# In the truth, what counts for nothing.
-IGNORED = 255
 
 
 class Pairs(NamedTuple):

@@ -12,7 +12,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from compress.errors import CompressError, PublishError
 from compress.plan.repository import publish
 from contract.card import ModelCard
-from tests import scenes
+from tests import finding
 from tests.bundles import colour_card, colour_graph, write_bundle
 
 CARD = dataclasses.replace(
@@ -49,8 +49,8 @@ def files_in(folder: Path) -> set[str]:
 
 REVIEWED = {
     "classify": (colour_graph, CARD),
-    "detect": (scenes.detector, scenes.card("detect")),
-    "segment": (scenes.segmenter, scenes.card("segment")),
+    "detect": (finding.detector, finding.card("detect")),
+    "segment": (finding.segmenter, finding.card("segment")),
 }
 
 

@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 from service.app import create_app
 from service.executors import choice
 from service.settings import Settings
-from tests import scenes
+from tests import finding
 from tests.conftest import Serve, encoded
 from tests.service.asking import post, problem, server_timing
 from tests.service.test_contours import filled
@@ -23,9 +23,9 @@ from tests.service.test_contours import filled
 # pycocotools 2.0.11 hands NumPy 2 its arrays in the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-Box = scenes.Box
+Box = finding.Box
 THINGS: dict[str, Box] = {"red": (20, 24, 120, 100), "blue": (150, 80, 301, 221)}
-SCENE = encoded(scenes.scene((320, 240), THINGS))
+SCENE = encoded(finding.scene((320, 240), THINGS))
 
 
 @pytest.fixture(scope="module", params=sorted(choice.RUNTIMES))
@@ -55,7 +55,7 @@ def decoded(runs: dict[str, Any]) -> np.ndarray:
 
 
 def painted(name: str) -> np.ndarray:
-    return np.array(scenes.scene((320, 240), {name: THINGS[name]})).any(axis=2)
+    return np.array(finding.scene((320, 240), {name: THINGS[name]})).any(axis=2)
 
 
 def test_things_are_found_with_their_names_and_scores(client: httpx.Client):
@@ -90,7 +90,7 @@ def test_things_are_found_with_their_names_and_scores(client: httpx.Client):
 def test_a_box_is_that_of_the_picture_to_less_than_a_pixel(
     client: httpx.Client, size_px: tuple[int, int], box: Box
 ):
-    data = encoded(scenes.scene(size_px, {"green": box}, "rectangle"))
+    data = encoded(finding.scene(size_px, {"green": box}, "rectangle"))
 
     (found,) = detections(client, data)
 
@@ -100,7 +100,7 @@ def test_a_box_is_that_of_the_picture_to_less_than_a_pixel(
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_box_is_that_of_the_upright_picture(client: httpx.Client, orientation: int):
     box = (20, 8, 60, 30)
-    stored = scenes.scene((100, 64), {"red": box}, "rectangle")
+    stored = finding.scene((100, 64), {"red": box}, "rectangle")
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(stored, exif=exif)
@@ -126,7 +126,7 @@ def test_a_large_jpeg_that_is_decoded_at_a_fraction_has_boxes_at_its_own_size(
     client: httpx.Client,
 ):
     box = (200, 300, 1600, 1100)
-    image = scenes.scene((2401, 1803), {"red": box}, "rectangle")
+    image = finding.scene((2401, 1803), {"red": box}, "rectangle")
 
     answer = post(client, encoded(image, "JPEG", quality=95), "image/jpeg", task="detect").json()
 
@@ -137,7 +137,7 @@ def test_a_large_jpeg_that_is_decoded_at_a_fraction_has_boxes_at_its_own_size(
 
 def test_a_model_that_sees_the_middle_has_its_boxes_in_the_whole_picture(client: httpx.Client):
     box = (120, 50, 200, 140)
-    data = encoded(scenes.scene((320, 240), {"green": box}, "rectangle"))
+    data = encoded(finding.scene((320, 240), {"green": box}, "rectangle"))
 
     (found,) = detections(client, data, model="shapes-cut")
 

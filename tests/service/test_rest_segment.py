@@ -19,7 +19,7 @@ from contract.preprocess import fit
 from service.app import create_app
 from service.executors import choice
 from service.settings import Settings
-from tests import scenes
+from tests import finding
 from tests.conftest import Serve, encoded
 from tests.service.asking import post, problem, server_timing
 from tests.service.test_contours import filled, without_holes
@@ -28,8 +28,8 @@ from tests.service.test_contours import filled, without_holes
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 # On black, where all channels are equal, the first class is named.
-THINGS: dict[str, scenes.Box] = {"green": (150, 90, 301, 211), "blue": (20, 24, 120, 100)}
-IMAGE = scenes.scene((320, 240), THINGS)
+THINGS: dict[str, finding.Box] = {"green": (150, 90, 301, 211), "blue": (20, 24, 120, 100)}
+IMAGE = finding.scene((320, 240), THINGS)
 SCENE = encoded(IMAGE)
 
 
@@ -62,8 +62,8 @@ def map_of(answer: dict[str, Any]) -> np.ndarray:
 def expected_map(image: Image.Image) -> np.ndarray:
     """Look up, pixel by pixel, what is brightest in the input that the contract makes."""
     width, height = image.size
-    pixels = fit(image, scenes.FORM)
-    columns, rows = placement(image.size, scenes.FORM).size_px
+    pixels = fit(image, finding.FORM)
+    columns, rows = placement(image.size, finding.FORM).size_px
     return np.array(
         [
             [
@@ -100,7 +100,7 @@ def test_each_class_has_its_name_and_area_the_largest_first(client: httpx.Client
             "area_px": counts[index],
             "share": counts[index] / (320 * 240),
         }
-        for index, name in enumerate(scenes.THINGS)
+        for index, name in enumerate(finding.THINGS)
     ]
 
 
@@ -155,7 +155,7 @@ def test_a_model_that_sees_the_middle_says_what_it_did_not_see(client: httpx.Cli
     answer = segmented(client, model="areas-cut")
 
     found = map_of(answer)
-    left, top, right, bottom = placement((320, 240), scenes.CUT).box
+    left, top, right, bottom = placement((320, 240), finding.CUT).box
     inside = np.zeros((240, 320), bool)
     inside[round(top) : round(bottom), round(left) : round(right)] = True
     np.testing.assert_array_equal(found != 255, inside)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests import scenes
+from tests import finding
 from tests.conftest import encoded
 from tests.system import browsing
 from tests.system.browsing import drop, shown_width
@@ -19,8 +19,8 @@ from playwright.sync_api import Browser, Page, expect  # isort: skip
 
 pytestmark = pytest.mark.browser
 
-THINGS: dict[str, scenes.Box] = {"red": (60, 60, 260, 180), "green": (300, 150, 560, 420)}
-SCENE = encoded(scenes.scene((640, 480), THINGS))
+THINGS: dict[str, finding.Box] = {"red": (60, 60, 260, 180), "green": (300, 150, 560, 420)}
+SCENE = encoded(finding.scene((640, 480), THINGS))
 # Where only the overlay is opaque, its own colours show.
 Rgba = tuple[int, int, int, int]
 NOTHING: Rgba = (0, 0, 0, 0)
@@ -171,7 +171,7 @@ def test_classifying_again_takes_the_drawing_away(page: Page):
 
 
 def test_a_photo_on_its_side_has_its_boxes_where_it_is_shown(page: Page):
-    stored = scenes.scene((480, 640), {"blue": (100, 100, 200, 400)})
+    stored = finding.scene((480, 640), {"blue": (100, 100, 200, 400)})
     stored.paste((0, 255, 0), (300, 500, 400, 600))
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -15,7 +15,7 @@ from contract.card import ModelCard
 from service.executors.embedded import EmbeddedExecutor
 from service.executors.onnxruntime import OnnxRuntimeNetwork
 from service.executors.openvino import OpenVinoNetwork
-from tests import scenes
+from tests import finding
 from tests.bundles import colour_card, colour_graph, write_bundle
 from tests.contract.pictures import photo
 from tests.system import triton_server
@@ -27,8 +27,8 @@ STORED = sorted(path.parent.name for path in OURS.glob("[!.]*/config.pbtxt"))
 NETWORKS = {"openvino": OpenVinoNetwork, "onnxruntime": OnnxRuntimeNetwork}
 # Of several outputs, one with masks, and of one that is no float.
 SCENES = {
-    "shapes": (scenes.detector(), scenes.card("detect")),
-    "areas": (scenes.segmenter(), scenes.card("segment")),
+    "shapes": (finding.detector(), finding.card("detect")),
+    "areas": (finding.segmenter(), finding.card("segment")),
 }
 # Of probabilities.
 TOLERANCE = 1e-3
@@ -146,7 +146,7 @@ def test_triton_answers_as_the_embedded_executor_does(name, client, executor):
 @pytest.mark.parametrize("name", SCENES)
 def test_triton_gives_every_output_as_the_embedded_executor_does(name, client, executor):
     painted = [
-        scenes.scene((160, 120), {"red": (i, 10, 40 + i, 70), "blue": (90, 20, 150, 80 + i)})
+        finding.scene((160, 120), {"red": (i, 10, 40 + i, 70), "blue": (90, 20, 150, 80 + i)})
         for i in range(7)
     ]
     images = np.stack([np.asarray(image) for image in painted])
