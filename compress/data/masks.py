@@ -31,7 +31,7 @@ def rasterised(outline: Any, framing: Framing) -> npt.NDArray[np.uint8]:
     """
     width, height = framing.input_px
     if isinstance(outline, dict):
-        return framing.values(_decoded(outline), 0)
+        return framing.values(decoded(outline), 0)
     moved = [framing.points(polygon.reshape(-1, 2)).ravel().tolist() for polygon in outline]
     drawn = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(moved, height, width)))
     # Polygons may reach beyond the picture, but nothing of it is there.
@@ -41,7 +41,12 @@ def rasterised(outline: Any, framing: Framing) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(drawn, dtype=np.uint8)
 
 
-def _decoded(run_lengths: dict[str, Any]) -> npt.NDArray[np.uint8]:
+def decoded(run_lengths: dict[str, Any]) -> npt.NDArray[np.uint8]:
+    """Return the mask [height, width] of run lengths, 1 where the object is.
+
+    Raises:
+        DataError: They are damaged.
+    """
     height, width = run_lengths["size"]
     try:
         if isinstance(run_lengths["counts"], list):

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from compress.data.coco import CocoImages
 from compress.data.framing import Framing
@@ -162,6 +163,10 @@ def test_a_box_without_any_area_is_dropped_and_named(tmp_path, box):
         {"size": [64, 48], "counts": [48 * 64]},
         {"size": [48, 64], "counts": [48 * 64 - 1]},
         {"size": [48, 64], "counts": [48 * 64 + 5, -5]},
+        {"size": [48, 64], "counts": [48 * 64 - 0.5, 0.5]},
+        {"size": [48, 64], "counts": "ooooo"},
+        {"size": [48, 64], "counts": "\u00e4"},
+        {"size": [48, 64], "counts": None},
     ],
 )
 def test_an_object_whose_outline_cannot_be_drawn_is_dropped_where_masks_are_asked_for(
@@ -176,16 +181,16 @@ def test_an_object_whose_outline_cannot_be_drawn_is_dropped_where_masks_are_aske
     assert list(pictures.dropped) == ["00.png, object 1"]
 
 
-def test_damaged_run_lengths_skip_their_picture(tmp_path):
-    root = scenes.write_objects(tmp_path, [((64, 48), [(0, 2, 2, 9, 9)])])
-    text = {"size": [48, 64], "counts": "ooooo"}
+def test_compressed_run_lengths_are_drawn(tmp_path):
+    root = scenes.write_objects(tmp_path, [((64, 48), [(0, 2, 4, 9, 7)])])
+    mask = np.zeros((48, 64), np.uint8, order="F")
+    mask[4:11, 2:11] = 1
+    text = {"size": [48, 64], "counts": coco_mask.encode(mask)["counts"].decode()}
     scenes.edited(root, lambda plain: plain["annotations"][0].update(segmentation=text))
 
-    (batch,) = ordered_batches(opened(root, masks=True), 1)
+    (drawn,) = opened(root, masks=True)[0, 0].target["masks"]
 
-    ((name, reason),) = batch.skipped
-    assert Path(name).name == "00.png"
-    assert "run lengths are damaged" in reason
+    assert (drawn == mask).all()
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -282,6 +287,7 @@ def _with(part: str, **values):
         (_with("annotations", bbox=[1, 2, 3]), "not enough values"),
         (_with("annotations", segmentation=[list("abcdef")]), "TypeError.*'str'"),
         (_with("annotations", bbox=[1, 2, 3, float("nan")]), "bbox .* of object 0"),
+        (lambda plain: plain["images"].append(plain["images"][0]), "several pictures with one id"),
         (_with("annotations", category_id=99), "categories that it does not list: 99"),
         (_with("annotations", image_id=5), "1 objects .* in pictures that it does not list: 5"),
         (lambda plain: plain.pop("categories"), "expected lists of images, annotations"),
