@@ -1,13 +1,14 @@
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from compress import recipe_file
 from compress.errors import RecipeError
-from compress.recipe import Recipe
+from compress.networks import FAMILIES
+from compress.recipe import TASK_OF, Network, Recipe
 from tests.compress import tiny
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
@@ -224,3 +225,14 @@ def test_a_pattern_needs_no_quotes_in_yaml(tmp_path, pattern):
     path.write_text(yaml.safe_dump(plain))
 
     assert recipe_file.load(path, [f"prune.pattern={pattern}"]).prune.pattern == pattern
+
+
+def test_a_recipe_knows_every_family_and_what_its_networks_answer():
+    answers = {"classify": ("scores",), "segment": ("class_map",)}
+    boxes = ("scores", "labels", "boxes")
+
+    assert set(get_args(Network.model_fields["family"].annotation)) == set(FAMILIES)
+    assert TASK_OF.keys() <= FAMILIES.keys()
+    for name, family in FAMILIES.items():
+        outputs = family.wrap.outputs
+        assert outputs[:3] == answers.get(TASK_OF.get(name, "classify"), boxes), name
