@@ -77,6 +77,7 @@ def write_graph(network: Network, preprocessing: Preprocessing, path: Path) -> N
         graph_passes.ClearMetadataAndDocStringPass()(program.model)
     model = program.model_proto
     qdq.store_weights(model)
+    qdq.add_biases(model)
     onnx.checker.check_model(model)
     onnx.save(model, path)
 

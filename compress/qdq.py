@@ -91,6 +91,33 @@ def store_weights(model: onnx.ModelProto) -> None:
         model.graph.value_info.remove(entry)
 
 
+def add_biases(model: onnx.ModelProto) -> None:
+    """Give every rounded convolution without a bias the smallest one there is.
+
+    OpenVINO 2026.4 makes nothing but zeros of what follows a convolution in INT8 that has no bias,
+    or one of zeros, where the batch is dynamic and its output is read by a QuantizeLinear and by
+    something else. Untrained networks have such biases, and the exporter leaves them out. No sum
+    in float32 changes by it.
+    """
+    stored = {entry.name: entry for entry in model.graph.initializer}
+    weights = {
+        node.output[0]: stored[node.input[0]]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in stored
+    }
+    for node in model.graph.node:
+        if node.op_type != "Conv" or len(node.input) > 2 or node.input[1] not in weights:
+            continue
+        weight = weights[node.input[1]]
+        name = f"{weight.name}.no_bias"
+        node.input.append(name)
+        # Of a convolution that runs several times there is one.
+        if name not in stored:
+            bias = np.full(weight.dims[0], np.finfo(np.float32).tiny, np.float32)
+            stored[name] = numpy_helper.from_array(bias, name)
+            model.graph.initializer.append(stored[name])
+
+
 def stored_weight(entry: onnx.TensorProto) -> Tensor:
     """Read an initialiser of any format, without its scale, as float32."""
     return torch.from_numpy(numpy_helper.to_array(entry).astype(np.float32))
