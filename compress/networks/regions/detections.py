@@ -30,8 +30,7 @@ def detect(
     classes = logits.shape[2] - 1
     likely = logits.softmax(dim=2)[:, :, :classes] * valid[..., None]
     scores, pairs = likely.flatten(1).topk(min(config.candidates, likely[0].numel()), dim=1)
-    # Places are not negative, so this rounds down; it is one division in the graph.
-    places = torch.div(pairs, classes, rounding_mode="trunc")
+    places = torch.div(pairs, classes, rounding_mode="floor")
     labels = pairs - places * classes
     moves = offsets.flatten(1, 2)
     moves = taken(moves, places if offsets.shape[2] == 1 else pairs)
