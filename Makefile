@@ -51,7 +51,7 @@ fix: $(VENV)/.dev  ## Format and mend what can be mended automatically.
 	$(BIN)/ruff check --fix $(SOURCES)
 
 test-system: $(VENV)/.system  ## Run the slow tests, and those against a real Triton and a real browser.
-	$(BIN)/python -m pytest -m slow tests/end_to_end
+	$(BIN)/python -m pytest -m slow
 	$(BIN)/python -m pytest -m 'triton or browser' tests/system
 
 $(VENV)-plan/.plan: pyproject.toml constraints.txt

@@ -303,7 +303,9 @@ def test_feature_maps_are_those_of_the_layers(network):
     assert all((shape[0], shape[2]) == (2, 64) for shape in shapes.values())
 
 
-@pytest.mark.parametrize("variant", ["two stages", "plain quantised"])
+@pytest.mark.parametrize(
+    "variant", ["plain quantised", pytest.param("two stages", marks=pytest.mark.slow)]
+)
 def test_the_graph_answers_as_the_network_does(tmp_path, variant):
     torch.manual_seed(0)
     changes = VARIANTS.get(variant, {})

@@ -42,7 +42,7 @@ class Trial:
 
 
 TRIALS = {
-    "mask_rcnn": Trial(60, learns=0.3, seen=0.35),
+    "mask_rcnn": Trial(45, learns=0.3, seen=0.35),
     "cascade_mask_rcnn": Trial(40, learns=0.3, seen=0.35),
     "detr": Trial(20),
     "deformable_detr": Trial(20),
