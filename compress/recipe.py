@@ -58,6 +58,8 @@ class Network(_Part):
         checkpoint: A local folder, or a name on the Hugging Face hub.
         architecture: Keyword arguments of the transformers configuration, for training from
             scratch.
+        backbone: Checkpoint of a classifier with whose weights the backbone of ``architecture``
+            begins.
         mean, std: Normalisation of 0..1 RGB; becomes part of the exported graph.
     """
 
@@ -73,6 +75,7 @@ class Network(_Part):
     ] = "deit"
     checkpoint: str | None = None
     architecture: dict[str, Any] = Field(default_factory=dict)
+    backbone: str | None = None
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
 
@@ -80,6 +83,11 @@ class Network(_Part):
     def _one_source(self) -> Network:
         if (self.checkpoint is None) == (not self.architecture):
             raise ValueError("give either checkpoint or architecture, not both and not neither")
+        if self.backbone is not None and (self.checkpoint or self.family not in TASK_OF):
+            raise ValueError(
+                "backbone fills the backbone of an architecture that detects or segments: give it "
+                f"with architecture and a family among {', '.join(TASK_OF)}"
+            )
         return self
 
 

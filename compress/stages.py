@@ -28,6 +28,7 @@ from compress.mask_schedule import MovingMasks
 from compress.networks import FAMILIES
 from compress.networks.fold import fold_batch_norms
 from compress.networks.network import Family, Layer, Network, input_size
+from compress.networks.pretrained import fill_backbone
 from compress.parallel import freeze_idle
 from compress.permute import PERMUTED, gained, permute_channels
 from compress.placement import place_quantizers
@@ -177,6 +178,8 @@ def _dense_network(work: Work) -> Network:
     family = _family(work)
     if settings.checkpoint is None:
         body = family.build({**settings.architecture, "num_labels": len(work.task.labels)})
+        if settings.backbone is not None:
+            fill_backbone(body, settings.backbone)
     else:
         body = family.load(settings.checkpoint, len(work.task.labels))
     _check_input(work.recipe, body)

@@ -58,6 +58,11 @@ def load(checkpoint: str, classes: int) -> nn.Module:
     return checkpoints.load(checkpoint, classes, _CLASSES, _from_official)
 
 
+def read(checkpoint: str) -> nn.Module:
+    """Load a Swin as :func:`load` does, whatever its number of classes."""
+    return checkpoints.read(checkpoint, _CLASSES, _from_official)
+
+
 def blocks(body: nn.Module) -> list[str]:
     """Name the Transformer blocks, first to last."""
     depths = body.config.depths  # type: ignore[union-attr]
