@@ -13,14 +13,13 @@ import torch
 
 from compress.criteria.criterion import as_float
 from compress.data.batch import Batch
-from compress.data.loading import chosen_batches
+from compress.data.loading import at_once, chosen_batches
 from compress.data.pictures import Pictures
 from compress.errors import DataError, PlanError
 from compress.networks.network import Network
 from compress.parallel import Processes
 from compress.progress import progress
 
-_BATCH = 32
 # What a network answers, by the names of the graph contract.
 Answers = Mapping[str, npt.NDArray[Any]]
 # uint8 [b, h, w, 3] -> answers.
@@ -123,7 +122,7 @@ def evaluate(
     unread: list[tuple[str, str]] = []
     share = range(processes.rank, len(images), processes.count)
     with progress(what, len(share), "image", leave=False, quiet=not processes.main) as bar:
-        for batch in chosen_batches(images, _BATCH, share, workers):
+        for batch in chosen_batches(images, at_once(images), share, workers):
             unread.extend(batch.skipped)
             bar.update(len(batch.images) + len(batch.skipped))
             if len(batch.images):

@@ -11,12 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from compress.data.loading import ordered_batches
+from compress.data.loading import at_once, ordered_batches
 from compress.data.pictures import Pictures
 from compress.networks.network import Layer, captured_outputs
 from compress.thumbnail import address
-
-_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def compare(
     """
     counts = {(one, other): 0 for one in (True, False) for other in (True, False)}
     shown: list[Disagreement] = []
-    for batch in ordered_batches(images, _BATCH, limit):
+    for batch in ordered_batches(images, at_once(images), limit):
         if not len(batch.images):
             continue
         one, other = (_probabilities(network, batch.images) for network in (teacher, student))

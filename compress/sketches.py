@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from compress.data.loading import ordered_batches
+from compress.data.loading import at_once, ordered_batches
 from compress.data.pictures import Pictures
 from compress.evaluate import Answers, torch_asked
 from compress.networks.network import Network
 from compress.pairing import SAME_OBJECT, SEEN, pairs
 from compress.thumbnail import address
 
-_BATCH = 8
 _LONGEST_PX = 320
 # Of a class map over the picture.
 _OPACITY = 0.55
@@ -78,7 +77,7 @@ def compare(
     """
     areas = "class_map" in teacher.outputs
     found: list[tuple[float, npt.NDArray[np.uint8], Answers, Answers]] = []
-    for batch in ordered_batches(pictures, _BATCH, limit):
+    for batch in ordered_batches(pictures, at_once(pictures, 8), limit):
         if not len(batch.images):
             continue
         pixels = batch.images.numpy()

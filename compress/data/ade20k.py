@@ -62,13 +62,13 @@ class SceneParsing(Pictures):
         augment: Augment | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(seed)
+        super().__init__(preprocessing, seed)
         if len(labels) >= IGNORED:
             raise DataError(f"a class map tells 254 classes apart at most, got {len(labels)}")
         if annotations is not None and not annotations.is_dir():
             raise DataError(f"expected a folder of class maps at {annotations}, found none")
         self.images, self.annotations = images, annotations
-        self.labels, self.preprocessing, self.augment = labels, preprocessing, augment
+        self.labels, self.augment = labels, augment
         self.files = pictures_below(images, None)
         if annotations is not None and (shard := next((f for f in self.files if f.member), None)):
             raise DataError(

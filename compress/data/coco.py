@@ -56,8 +56,8 @@ class CocoImages(Pictures):
         *,
         masks: bool = False,
     ) -> None:
-        super().__init__(seed)
-        self.labels, self.preprocessing = labels, preprocessing
+        super().__init__(preprocessing, seed)
+        self.labels = labels
         self.augment, self.masks = augment, masks
         self.annotated: list[Annotated] = []
         if annotations is None:

@@ -42,8 +42,7 @@ class ImageFolder(Pictures):
         augment: Augment | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(seed)
-        self.preprocessing = preprocessing
+        super().__init__(preprocessing, seed)
         self.augment = augment
         folders = [roots] if isinstance(roots, Path) else roots
         self.files = [stored for root in folders for stored in pictures_below(root, labels)]

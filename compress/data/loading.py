@@ -15,6 +15,8 @@ from compress.data.batch import Batch, collate
 from compress.data.pictures import Pictures, Sample
 from compress.errors import DataError
 
+# In one batch where nothing is learnt: of 32 pictures of 256 x 256, of 2 of 800 x 1216.
+_PIXELS_AT_ONCE = 32 * 256**2
 # Damaged pictures in a row, after which a training set is refused.
 _TRIES = 100
 
@@ -129,6 +131,12 @@ def training_batches(
         while pieces := list(itertools.islice(loader, share.pieces)):
             yield [_whole(piece, part) for piece, part in zip(pieces, slices, strict=True)]
             step += 1
+
+
+def at_once(images: Pictures, most: int = 32) -> int:
+    """Return how many pictures to look at together where nothing is learnt; fewer of large ones."""
+    size = images.preprocessing
+    return max(1, min(most, _PIXELS_AT_ONCE // (size.height * size.width)))
 
 
 def ordered_batches(images: Pictures, batch_size: int, limit: int | None = None) -> Iterator[Batch]:

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from compress.errors import DataError
 from contract.errors import ImageError
+from contract.preprocess import Preprocessing
 
 # The target of a picture without one, whatever the task.
 UNLABELLED = -1
@@ -42,10 +43,12 @@ class Pictures(Dataset["Sample | tuple[str, str]"], abc.ABC):
     alone, so a resumed run sees the same pictures, whoever decodes them.
 
     Args:
+        preprocessing: Of the network that they are for.
         seed: Of the order and of what is drawn.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, preprocessing: Preprocessing, seed: int = 0) -> None:
+        self.preprocessing = preprocessing
         self.seed = seed
         # Parts of targets that cannot be used, by name, with the reason.
         self.dropped: dict[str, str] = {}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from compress.criteria.criterion import Raw
 from compress.data.batch import Batch
-from compress.data.loading import Share, ordered_batches, steps_per_epoch, training_batches
+from compress.data.loading import Share, at_once, ordered_batches, steps_per_epoch, training_batches
 from compress.data.pictures import Pictures
 from compress.errors import DataError, RecipeError
 from compress.evaluate import Asked, Metric, Score, evaluate
@@ -24,8 +24,6 @@ from contract.preprocess import Preprocessing
 if TYPE_CHECKING:
     from compress.recipe import Augment, Recipe, Schedule
     from contract.labels import LabelSet
-
-_CALIBRATION_BATCH = 32
 
 
 class Task(ABC):
@@ -114,7 +112,7 @@ class Task(ABC):
 
     def training_views(self, count: int) -> list[Tensor]:
         """Return ``count`` training pictures as training sees them, as batches [b, h, w, 3]."""
-        size = min(count, _CALIBRATION_BATCH, len(self.train))
+        size = min(count, at_once(self.train), len(self.train))
         batches = training_batches(self.train, size)
         views = []
         for step, (batch,) in zip(range(math.ceil(count / size)), batches, strict=False):
@@ -129,7 +127,7 @@ class Task(ABC):
             DataError: Not one of them can be read; names the first.
         """
         plain = self.training_pictures(None)
-        batches = list(ordered_batches(plain, _CALIBRATION_BATCH, limit=count))
+        batches = list(ordered_batches(plain, at_once(plain), limit=count))
         for batch in batches:
             self.skipped.update(batch.skipped)
         readable = [batch.images for batch in batches if len(batch.images)]

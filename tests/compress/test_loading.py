@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compress.data.batch import Batch
 from compress.data.folder import ImageFolder
-from compress.data.loading import Share, chosen_batches, ordered_batches, training_batches
+from compress.data.loading import Share, at_once, chosen_batches, ordered_batches, training_batches
 from compress.data.pictures import Pictures, Target
 from compress.errors import DataError
 from compress.recipe import Augment
@@ -25,6 +25,9 @@ class _Objects(Pictures):
     """Grey pictures of their index; as many objects in each as the index says."""
 
     damaged: tuple[int, ...] = ()
+
+    def __init__(self, preprocessing: Preprocessing | None = None) -> None:
+        super().__init__(preprocessing or Preprocessing(2, 3, framing="letterbox"))
 
     def __len__(self) -> int:
         return 5
@@ -190,3 +193,10 @@ def test_objects_are_no_single_tensor():
 
 def _tensors(batch: Batch) -> list[Tensor]:
     return list(batch.targets.values()) if isinstance(batch.targets, dict) else [batch.targets]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "count"), [(8, 8, 32), (256, 256, 32), (800, 1216, 2), (4096, 4096, 1)]
+)
+def test_fewer_large_pictures_are_looked_at_together(height, width, count):
+    assert at_once(_Objects(Preprocessing(height, width, framing="letterbox"))) == count
