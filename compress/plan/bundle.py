@@ -14,6 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from compress.errors import PublishError
+from compress.plan import sparsity
 from contract.card import ModelCard
 from contract.errors import CardError
 
@@ -85,10 +86,11 @@ def read_bundle(folder: Path) -> Bundle:
 
     Raises:
         PublishError: A file is missing or unreadable, the graph breaks the contract, or the
-            card speaks of another graph.
+            card speaks of another graph or of another sparsity.
     """
     card = _read_card(folder / CARD_FILE)
     model = _read_model(folder / MODEL_FILE)
+    sparsity.check(model, card.precision.sparsity, folder / MODEL_FILE)
     weights = {weight.name for weight in model.graph.initializer}
     inputs = _tensors(value for value in model.graph.input if value.name not in weights)
     outputs = _tensors(model.graph.output)
