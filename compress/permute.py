@@ -25,12 +25,17 @@ _GROUP = 4
 # Pairs of groups looked at in one round; more of them are drawn by chance.
 _PAIRS = 4096
 _ROUNDS = 60
-_ELEMENTS = 2**25
+# Of intermediate results, so few that they stay in a processor's cache.
+_ELEMENTS = 2**20
+# All pairs of eight columns.
+_TWOS = list(itertools.combinations(range(8), 2))
 # Every way to give four of eight columns to the first group, counted once: column 0 stays there.
 _WAYS = [
     (0, *rest, *(c for c in range(1, 8) if c not in rest))
     for rest in itertools.combinations(range(1, 8), 3)
 ]
+# The same as four pairs of columns, places in _TWOS; the first two pairs are the first group.
+_WAYS_AS_TWOS = [[_TWOS.index((way[at], way[at + 1])) for at in range(0, 8, 2)] for way in _WAYS]
 
 
 @torch.no_grad()
@@ -57,7 +62,7 @@ def permute_channels(
     """
     before = network(picture)
     gained = {}
-    for writer, reader, blocks in _pairs(network, layers):
+    for writer, reader, blocks in pairs(network, layers):
         weight = network.get_parameter(f"{reader}.weight")
         order = best_order(weight.double().square(), blocks)
         gained[reader] = _kept(weight[:, order]) / _kept(weight)
@@ -114,11 +119,11 @@ def _search(scores: Tensor, generator: torch.Generator) -> Tensor:
     if groups < 2:
         return order
     ways = torch.tensor(_WAYS, device=scores.device)
-    pairs = torch.combinations(torch.arange(groups))
+    both = torch.combinations(torch.arange(groups))
     for _ in range(_ROUNDS):
-        some = pairs[torch.randperm(len(pairs), generator=generator)[:_PAIRS]]
+        some = both[torch.randperm(len(both), generator=generator)[:_PAIRS]]
         columns = order.view(groups, _GROUP)[some.to(order.device)].flatten(1)
-        gains, best = _gains(scores, columns, ways)
+        gains, best = _gains(scores, columns)
         taken: set[int] = set()
         for index in gains.argsort(descending=True).tolist():
             if gains[index] <= 1e-9:
@@ -134,19 +139,31 @@ def _search(scores: Tensor, generator: torch.Generator) -> Tensor:
     return order
 
 
-def _gains(scores: Tensor, columns: Tensor, ways: Tensor) -> tuple[Tensor, Tensor]:
+def _gains(scores: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
     """Return for each pair of groups, [pairs, 8], what its best division gains, and which it is."""
     gains, best = [], []
-    at_once = max(1, _ELEMENTS // (len(scores) * ways.numel()))
+    at_once = max(1, _ELEMENTS // (len(scores) * len(_TWOS)))
+    rows = scores.T.contiguous()
     for part in torch.split(columns, at_once):
-        chosen = scores[:, part][:, :, ways]  # the axes are out, pairs, ways, columns
-        divided = chosen.reshape(*chosen.shape[:-1], 2, _GROUP)
-        kept = _two_largest(divided).sum(dim=(0, -1))
+        kept = _kept_each_way(rows[part.T])
         value, way = kept.max(dim=1)
         # The first way leaves every column where it is.
         gains.append(value - kept[:, 0])
         best.append(way)
     return torch.cat(gains), torch.cat(best)
+
+
+def _kept_each_way(columns: Tensor) -> Tensor:
+    """Return what each division keeps, [pairs, ways], of columns [8, pairs, out]."""
+    sums = [columns[one] + columns[two] for one, two in _TWOS]
+    larger = [torch.maximum(columns[one], columns[two]) for one, two in _TWOS]
+
+    def group(one: int, two: int) -> Tensor:
+        # Of two twos: one of them, or the larger of each.
+        kept = torch.maximum(sums[one], sums[two])
+        return torch.maximum(kept, larger[one] + larger[two]).sum(dim=-1)
+
+    return torch.stack([group(*way[:2]) + group(*way[2:]) for way in _WAYS_AS_TWOS], dim=1)
 
 
 def _two_largest(values: Tensor) -> Tensor:
@@ -161,7 +178,7 @@ def _kept(weight: Tensor) -> float:
     return _two_largest(weight.double().square().reshape(len(weight), -1, _GROUP)).sum().item()
 
 
-def _pairs(network: nn.Module, layers: Sequence[Layer]) -> list[tuple[str, str, int]]:
+def pairs(network: nn.Module, layers: Sequence[Layer]) -> list[tuple[str, str, int]]:
     """Name the layers that write and read each set of channels, and its number of heads."""
     of_role = {(layer.name.rpartition(".")[0], layer.role): layer for layer in layers}
     found = []

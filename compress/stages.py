@@ -30,7 +30,7 @@ from compress.networks.fold import fold_batch_norms
 from compress.networks.network import Family, Layer, Network, input_size
 from compress.networks.pretrained import fill_backbone
 from compress.parallel import freeze_idle
-from compress.permute import PERMUTED, gained, permute_channels
+from compress.permute import PERMUTED, gained, pairs, permute_channels
 from compress.placement import place_quantizers
 from compress.progress import Progress, progress
 from compress.prune import PATTERNS, Masks, magnitude_masks
@@ -230,7 +230,7 @@ def _chosen_masks(work: Work, student: Network, pruned: list[Layer], layers: lis
     pattern = PATTERNS[prune.pattern]
     if prune.permute:
         (picture, *_) = _calibration(work, 2)
-        with _bar(work, "permute", len(pruned)) as bar:
+        with _bar(work, "permute", len(pairs(student, layers))) as bar:
             gains = permute_channels(student, layers, picture, bar.update)
         if work.processes.main:
             work.run.write_json(PERMUTED, gains)
