@@ -41,7 +41,9 @@ class Run:
             )
         if restart and stamp.exists():
             shutil.rmtree(folder)
-        if stamp.exists() and stamp.read_text(encoding="utf-8").strip() != digest:
+        # Refused before anything was computed, a recipe that is mended may take its folder.
+        begun = folder.exists() and any(path != stamp for path in folder.iterdir())
+        if begun and stamp.read_text(encoding="utf-8").strip() != digest:
             raise CheckpointError(
                 f"{folder} holds a run of another recipe, or of this one before it was changed. "
                 "Give --restart to throw that run away, or set another 'run' folder."

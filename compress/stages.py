@@ -177,7 +177,13 @@ def _dense_network(work: Work) -> Network:
     settings = work.recipe.network
     family = _family(work)
     if settings.checkpoint is None:
-        body = family.build({**settings.architecture, "num_labels": len(work.task.labels)})
+        classes = len(work.task.labels)
+        if settings.architecture.get("num_labels", classes) != classes:
+            raise RecipeError(
+                f"network.architecture.num_labels: expected the {classes} of data.labels, got "
+                f"{settings.architecture['num_labels']}. Leave it out."
+            )
+        body = family.build({**settings.architecture, "num_labels": classes})
         if settings.backbone is not None:
             fill_backbone(body, settings.backbone)
     else:
@@ -193,7 +199,7 @@ def _check_input(recipe: Recipe, body: Any) -> None:
     if built_for and size != built_for:
         raise RecipeError(
             f"the recipe's input is {size[0]} x {size[1]}, the network was built for "
-            f"{built_for[0]} x {built_for[1]}"
+            f"{built_for[0]} x {built_for[1]}. Set input to that, or image_size of an architecture."
         )
 
 

@@ -21,6 +21,8 @@ from compress.errors import DataError
 if TYPE_CHECKING:
     from contract.labels import LabelSet
 
+# What records of another layout raise where they are read.
+_FAULTS = (KeyError, TypeError, ValueError, AttributeError)
 # A polygon needs three corners.
 _LEAST_NUMBERS = 6
 # Drawing takes memory by the length of a polygon's edges.
@@ -81,7 +83,7 @@ def read_instances(path: Path, labels: LabelSet, *, outlines: bool) -> Instances
     plain = _load(path)
     try:
         return _Reader(path, plain, labels, outlines).instances()
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _FAULTS as error:
         raise DataError(
             f"expected instances in COCO layout in {path}, got {type(error).__name__}: {error}. "
             "Each picture needs id, file_name, width and height; each object id, image_id, "
@@ -95,7 +97,9 @@ def _load(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise DataError(f"expected annotations at {path}, found none") from error
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read the annotations {path}: {error}") from error
+        raise DataError(
+            f"expected annotations in JSON at {path}, cannot read them: {error}. Write them again."
+        ) from error
     parts = ("images", "annotations", "categories")
     if not isinstance(plain, dict) or not all(isinstance(plain.get(p), list) for p in parts):
         raise DataError(f"expected lists of {', '.join(parts)} in {path}; is it in COCO layout?")
@@ -118,8 +122,8 @@ class _Reader:
     def instances(self) -> Instances:
         """Sort the objects by picture."""
         by_picture: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-        for annotation in self.plain["annotations"]:
-            by_picture[annotation["image_id"]].append(self._record(annotation))
+        for place, annotation in enumerate(self.plain["annotations"]):
+            by_picture[annotation["image_id"]].append(self._named_record(place, annotation))
         for image in self.plain["images"]:
             self.found.pictures.append(self._picture(image, by_picture.pop(image["id"], [])))
         if by_picture:
@@ -146,6 +150,13 @@ class _Reader:
                 "that have them."
             )
         return {category: index for category, index in classes.items() if index is not None}
+
+    def _named_record(self, place: int, annotation: dict[str, Any]) -> dict[str, Any]:
+        """Read the object at a place of the file; what is wrong with it is said of that place."""
+        try:
+            return self._record(annotation)
+        except _FAULTS as error:
+            raise ValueError(f"annotations[{place}]: {type(error).__name__}: {error}") from error
 
     def _record(self, annotation: dict[str, Any]) -> dict[str, Any]:
         left, top, width, height = map(float, annotation["bbox"])

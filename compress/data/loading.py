@@ -164,9 +164,11 @@ def chosen_batches(
 
 def _whole(piece: Batch, part: slice) -> Batch:
     if len(piece.images) < part.stop - part.start:
+        skipped = dict(piece.skipped)
+        name, reason = piece.skipped[0]
         raise DataError(
-            f"expected training pictures, got {len(piece.skipped)} that cannot be decoded, the "
-            f"first being {': '.join(piece.skipped[0])}. Mend or remove them."
+            f"expected training pictures, got {len(skipped)} in a row that cannot be used, the "
+            f"first being {name}: {reason.rstrip('.')}. Mend or remove them."
         )
     return dataclasses.replace(piece, first=part.start)
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.data.pictures import IGNORED
-from compress.errors import PlanError
+from compress.errors import DataError, PlanError
 from contract.view import UNSEEN, View, whole
 
 if TYPE_CHECKING:
@@ -120,16 +120,22 @@ def confusion(found: list[Pairs], classes: int) -> npt.NDArray[np.int64]:
 def shares(matrix: npt.NDArray[np.int64]) -> dict[str, float]:
     """Return ``mean_iou``, over the classes that occur in truth or answer, and ``pixel_accuracy``.
 
-    Both are 0 where nothing is annotated.
-
     Args:
         matrix: Of :func:`confusion`.
+
+    Raises:
+        DataError: Nothing is annotated.
     """
+    if not matrix.any():
+        raise DataError(
+            "expected labelled pixels to score class maps on, found none: in ADE20K's layout 0 is "
+            "unlabelled and classes begin at 1"
+        )
     right = np.diagonal(matrix)
     union = matrix.sum(axis=1) + matrix[:, :-1].sum(axis=0) - right
     occurs = union > 0
     overlaps = right[occurs] / union[occurs]
     return {
-        "mean_iou": float(overlaps.mean()) if len(overlaps) else 0.0,
-        "pixel_accuracy": float(right.sum() / max(1, matrix.sum())),
+        "mean_iou": float(overlaps.mean()),
+        "pixel_accuracy": float(right.sum() / matrix.sum()),
     }

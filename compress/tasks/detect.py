@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from compress.data.coco import CocoImages
 from compress.data.folder import ImageFolder
 from compress.data.pictures import Pictures
-from compress.errors import RecipeError
+from compress.errors import DataError, RecipeError
 from compress.evaluate import Metric
 from compress.metrics.detection import AveragePrecision
 from compress.networks import FAMILIES
@@ -36,9 +36,15 @@ class Detection(Task):
             )
         (file,) = data.train_folders
         masks = "masks" in FAMILIES[self.recipe.network.family].wrap.outputs
-        return CocoImages(
+        found = CocoImages(
             pictures_of(file), file, self.labels, self.preprocessing, augment, seed, masks=masks
         )
+        if not any(len(one.labels) for one in found.annotated):
+            raise DataError(
+                f"expected objects to learn from in {file}, found none that can be trained on. "
+                "Annotate some, or set data.labelled: false."
+            )
+        return found
 
     @staticmethod
     def opened(root: Path, labels: LabelSet, preprocessing: Preprocessing) -> CocoImages:
@@ -60,10 +66,12 @@ def pictures_of(annotations: Path) -> Path:
     Raises:
         RecipeError: Not such a file, or neither folder is there.
     """
-    if annotations.suffix != ".json" or not annotations.is_file():
+    if annotations.suffix != ".json":
         raise RecipeError(
             f"expected COCO annotations such as annotations/instances_train.json, got {annotations}"
         )
+    if not annotations.is_file():
+        raise RecipeError(f"expected COCO annotations at {annotations}, found no such file")
     root = annotations.parent.parent
     named = root / annotations.stem.removeprefix(_PREFIX)
     for folder in (named, root / "images"):

@@ -284,7 +284,7 @@ def _with(part: str, **values):
     [
         (_without("annotations", "bbox"), "KeyError: 'bbox'.*needs id"),
         (_without("images", "width"), "KeyError: 'width'"),
-        (_with("annotations", bbox=[1, 2, 3]), "not enough values"),
+        (_with("annotations", bbox=[1, 2, 3]), r"annotations\[0\]: ValueError: not enough values"),
         (_with("annotations", segmentation=[list("abcdef")]), "TypeError.*'str'"),
         (_with("annotations", bbox=[1, 2, 3, float("nan")]), "bbox .* of object 0"),
         (lambda plain: plain["images"].append(plain["images"][0]), "several pictures with one id"),
@@ -310,5 +310,5 @@ def test_what_cannot_be_opened_is_refused(root, tmp_path):
     with pytest.raises(DataError, match=r"expected a folder of pictures at .*absent"):
         CocoImages(tmp_path / "absent", root / "instances.json", LABELS, LETTERBOX)
     (root / "instances.json").write_text(json.dumps(None)[:2])
-    with pytest.raises(DataError, match="cannot read the annotations"):
+    with pytest.raises(DataError, match="expected annotations in JSON at"):
         opened(root)

@@ -138,7 +138,7 @@ def test_a_training_batch_of_damaged_pictures_alone_is_refused_with_a_reason(roo
     for path in root.rglob("*.png"):
         path.write_bytes(b"\x89PNG\r\n\x1a\n")
 
-    with pytest.raises(DataError, match=r"that cannot be decoded, .*damaged.* Mend or remove"):
+    with pytest.raises(DataError, match=r"that cannot be used, .*damaged.* Mend or remove"):
         take(training(root), 1)
 
 

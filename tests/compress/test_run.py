@@ -124,3 +124,12 @@ def test_what_a_killed_writer_left_is_swept_away(tmp_path):
 
     assert not (tmp_path / ".state.pt.4242").exists()
     assert run.load("state") == {"step": 1}
+
+
+def test_a_folder_where_nothing_was_computed_is_taken_by_a_mended_recipe(tmp_path):
+    Run(tmp_path, "refused")
+
+    Run(tmp_path, "mended").save("state", {})
+
+    with pytest.raises(CheckpointError, match="another recipe"):
+        Run(tmp_path, "refused")
