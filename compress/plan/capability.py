@@ -1,7 +1,7 @@
 """What GPUs and versions of TensorRT can do, and a refusal in one sentence where they cannot.
 
-Sources: NVIDIA's support matrix and release notes of TensorRT 8.5 to 11.4, and the headers of 8.6
-and 11.1. Imports neither torch nor pydantic.
+The lines are what NVIDIA documents of these versions; INT8 and FP8 stand for tensor cores that
+multiply them. None was tried here. Imports neither torch nor pydantic.
 """
 
 from __future__ import annotations

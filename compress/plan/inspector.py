@@ -1,8 +1,9 @@
 """Which layers of an engine run sparse and which in INT8, from the engine and its builder's log.
 
 The engine inspector writes layers in detail only when the engine was built with
-``ProfilingVerbosity.DETAILED``. Its JSON has format and type of a tensor in one field up to 10, and the
-type in one of its own from 11 on. Imports neither torch nor pydantic.
+``ProfilingVerbosity.DETAILED``. Its JSON has format and type of a tensor in one field up to
+TensorRT 10, and the type in a field of its own from 11 on.
+Imports neither torch nor pydantic.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def _why(name: str, log: SparsityLog) -> str:
 
 
 def _layer(entry: Mapping[str, Any]) -> EngineLayer:
-    first = next(iter(entry["Inputs"]), {})
+    first: Mapping[str, Any] = next(iter(entry["Inputs"]), {})
     kind = str(first.get("DataType") or first.get("Format/Datatype") or "")
     return EngineLayer(
         name=entry["Name"],
