@@ -163,6 +163,11 @@ def _set_opset(model: onnx.ModelProto, version: int) -> None:
 
 def _take_back(node: NodeProto, stored: dict[str, TensorProto]) -> None:
     """Give one operator of opset 18 the form that it has in 17."""
+    if node.op_type == "Split":
+        # Without lengths, equal parts, as many as there are outputs.
+        kept = [entry for entry in node.attribute if entry.name != "num_outputs"]
+        del node.attribute[:]
+        node.attribute.extend(kept)
     if node.op_type.startswith("Reduce") and node.op_type != "ReduceSum" and len(node.input) > 1:
         axes = stored.get(node.input[1])
         if axes is None:

@@ -140,6 +140,19 @@ def test_opset_17_has_the_axes_of_a_mean_as_attribute():
     assert TensorProto.FLOAT16 not in types(weak).values()
 
 
+def test_opset_17_splits_into_as_many_parts_as_there_are_outputs():
+    model = graph(
+        [helper.make_node("Split", ["x"], ["left", "right"], axis=1, num_outputs=2)],
+        [],
+        {"left": TensorProto.FLOAT, "right": TensorProto.FLOAT},
+    )
+
+    weak = weakly_typed(model)
+
+    assert [entry.name for entry in weak.graph.node[0].attribute] == ["axis"]
+    assert [out.type.tensor_type.shape.dim[1].dim_value for out in weak.graph.output] == [2, 2]
+
+
 def test_fp8_and_int4_are_not_taken_back_to_opset_17():
     with pytest.raises(PlanError, match="this one has 21, as FP8 and INT4 need"):
         weakly_typed(graph([], [], {"x": TensorProto.FLOAT}, opset=21))
