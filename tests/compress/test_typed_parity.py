@@ -42,7 +42,13 @@ def written(network: Any, family: Any, side_px: int, path: Path) -> int:
     return side_px
 
 
-@pytest.mark.parametrize("make", [deit_graph, swin_graph, detr_graph])
+@pytest.mark.parametrize(
+    "make",
+    [
+        deit_graph,
+        *(pytest.param(make, marks=pytest.mark.slow) for make in (swin_graph, detr_graph)),
+    ],
+)
 def test_every_form_answers_as_the_graph(make: Callable[[Path], int], tmp_path):
     path = tmp_path / "model.onnx"
     images = tiny.pictures(16, seed=1, side_px=make(path))
