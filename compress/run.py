@@ -39,11 +39,12 @@ class Run:
                 f"expected an empty folder or an earlier run at {folder}, found other files. "
                 "Set another 'run' folder."
             )
-        if restart and stamp.exists():
+        others = stamp.exists() and stamp.read_text(encoding="utf-8").strip() != digest
+        # A recipe that was refused leaves its stamp and empty curves; the mended one takes the folder.
+        kept = others and any(path.suffix in {".pt", ".json"} for path in folder.iterdir())
+        if stamp.exists() and (restart or (others and not kept)):
             shutil.rmtree(folder)
-        # Refused before anything was computed, a recipe that is mended may take its folder.
-        begun = folder.exists() and any(path != stamp for path in folder.iterdir())
-        if begun and stamp.read_text(encoding="utf-8").strip() != digest:
+        elif kept:
             raise CheckpointError(
                 f"{folder} holds a run of another recipe, or of this one before it was changed. "
                 "Give --restart to throw that run away, or set another 'run' folder."

@@ -123,7 +123,8 @@ class _Reader:
         """Sort the objects by picture."""
         by_picture: dict[Any, list[dict[str, Any]]] = defaultdict(list)
         for place, annotation in enumerate(self.plain["annotations"]):
-            by_picture[annotation["image_id"]].append(self._named_record(place, annotation))
+            record = self._named_record(place, annotation)
+            by_picture[annotation["image_id"]].append(record)
         for image in self.plain["images"]:
             self.found.pictures.append(self._picture(image, by_picture.pop(image["id"], [])))
         if by_picture:

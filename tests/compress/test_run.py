@@ -127,9 +127,12 @@ def test_what_a_killed_writer_left_is_swept_away(tmp_path):
 
 
 def test_a_folder_where_nothing_was_computed_is_taken_by_a_mended_recipe(tmp_path):
-    Run(tmp_path, "refused")
+    Run(tmp_path / "run", "refused")
+    (tmp_path / "run" / "tensorboard").mkdir()
 
-    Run(tmp_path, "mended").save("state", {})
+    Run(tmp_path / "run", "mended").save("state", {})
+
+    assert not (tmp_path / "run" / "tensorboard").exists()
 
     with pytest.raises(CheckpointError, match="another recipe"):
-        Run(tmp_path, "refused")
+        Run(tmp_path / "run", "refused")
