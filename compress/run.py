@@ -40,7 +40,7 @@ class Run:
                 "Set another 'run' folder."
             )
         others = stamp.exists() and stamp.read_text(encoding="utf-8").strip() != digest
-        # A recipe that was refused leaves its stamp and empty curves; the mended one takes the folder.
+        # A refused recipe leaves its stamp and empty curves; the mended one takes the folder.
         kept = others and any(path.suffix in {".pt", ".json"} for path in folder.iterdir())
         if stamp.exists() and (restart or (others and not kept)):
             shutil.rmtree(folder)
