@@ -1,0 +1,244 @@
+"""From a graph to a plan for the GPU of this machine, by TensorRT's own builder.
+
+Written for 8.5, 8.6, 10 and 11. Up to 8 the builder chooses types by its flags, from 10 on it
+computes what the graph says, so that each gets the form of the graph that suits it
+(:mod:`compress.plan.typed`). Imports neither torch nor pydantic.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import onnx
+
+from compress.errors import PlanError
+from compress.plan import builder_log, capability, inspector, tensorrt_api, typed
+from compress.plan.capability import Version
+from compress.plan.inspector import SparsityProof
+
+Body = Literal["float32", "tf32", "float16"]
+
+_LOG = logging.getLogger(__name__)
+# Kernels of TensorRT itself: what is left where cuBLAS and cuDNN are not to be called.
+_OWN_KERNELS: Final = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a plan is built.
+
+    Args:
+        body: What is not quantised is computed in this: "float32" with every bit, "tf32" with
+            tensor cores that round the operands of products to 10 bits, or "float16" with the
+            float32 islands of :mod:`compress.plan.typed`.
+        sparse: Whether the builder may pick sparse kernels for 2:4 weights.
+        max_batch: Pictures at once, at most.
+        best_batch: Pictures at once for which kernels are chosen.
+        min_batch: Pictures at once, at least. With all three equal the batch is fixed.
+        level: How long the builder looks for faster kernels, 0 to 5 (8.6 and later); TensorRT's own
+            default if None.
+        own_kernels: Use TensorRT's own kernels alone, where cuBLAS and cuDNN are not installed.
+    """
+
+    body: Body = "float16"
+    sparse: bool = True
+    max_batch: int = 8
+    best_batch: int = 8
+    min_batch: int = 1
+    level: int | None = None
+    own_kernels: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse batch sizes that contradict each other.
+
+        Raises:
+            PlanError: They do, or the level is none.
+        """
+        if not 1 <= self.min_batch <= self.best_batch <= self.max_batch:
+            raise PlanError(
+                "expected 1 <= smallest batch <= best batch <= largest batch, got "
+                f"{self.min_batch}, {self.best_batch} and {self.max_batch}"
+            )
+        if self.level is not None and not 0 <= self.level <= 5:
+            raise PlanError(f"the builder's level is from 0 to 5, got {self.level}")
+
+
+@dataclass(frozen=True)
+class Built:
+    """A plan, and what is known of how it came about.
+
+    Args:
+        plan: The serialised engine.
+        proof: Which layers run sparse and which in INT8.
+        layers: The engine inspector's JSON.
+        log: What the builder said, without its verbose lines.
+        seconds: That building took.
+        flags: Of the builder, by TensorRT's names.
+        tensorrt: Its version, on which alone the plan runs.
+    """
+
+    plan: bytes
+    proof: SparsityProof
+    layers: str
+    log: str
+    seconds: float
+    flags: tuple[str, ...]
+    tensorrt: str
+
+
+def build(
+    model: onnx.ModelProto,
+    options: Options,
+    *,
+    timing_cache: Path | None = None,
+    what: str = "plan",
+) -> Built:
+    """Build a plan for the GPU of this machine. Takes minutes.
+
+    Args:
+        model: A canonical graph: uint8 ``image`` [b, h, w, 3], explicit Q/DQ or none, float32.
+        options: How.
+        timing_cache: Times of kernels, read if it is there and written when the plan is done; of
+            one version of TensorRT and one kind of GPU.
+        what: Is built, for the log.
+
+    Raises:
+        PlanError: TensorRT is not installed, or refuses the graph; says what it said.
+    """
+    trt = tensorrt_api.load()
+    line = capability.version(trt.__version__)
+    said = tensorrt_api.logger(trt)
+    builder = trt.Builder(said)
+    network = builder.create_network(_network_flags(trt))
+    _parse(trt, network, _form(model, line, options), said)
+    config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    flags = _set_flags(trt, config, line, options, _is_quantized(model))
+    _set_limits(trt, config, options)
+    config.add_optimization_profile(_profile(builder, network, options))
+    _read_timing_cache(config, timing_cache)
+    _monitor = tensorrt_api.watch(trt, config, what)
+    began = time.monotonic()
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise PlanError(
+            f"TensorRT {trt.__version__} built no plan: {tensorrt_api.said(said.errors)}"
+        )
+    seconds = time.monotonic() - began
+    _write_timing_cache(config, timing_cache)
+    layers = _inspected(trt, said, plan)
+    log = "\n".join(said.lines)
+    return Built(
+        plan=bytes(plan),
+        proof=inspector.prove(builder_log.read(log), inspector.read_layers(layers)),
+        layers=layers,
+        log=log,
+        seconds=seconds,
+        flags=flags,
+        tensorrt=trt.__version__,
+    )
+
+
+def _form(model: onnx.ModelProto, line: Version, options: Options) -> onnx.ModelProto:
+    if not line.strongly_typed:
+        return typed.weakly_typed(model)
+    return typed.strongly_typed(model) if options.body == "float16" else model
+
+
+def _is_quantized(model: onnx.ModelProto) -> bool:
+    return any(node.op_type == "DequantizeLinear" for node in model.graph.node)
+
+
+def _network_flags(trt: Any) -> int:
+    # Up to 8 the batch axis has to be asked for; strong typing exists from 10 on, and 11 knows
+    # nothing else.
+    kinds = trt.NetworkDefinitionCreationFlag
+    names = ("EXPLICIT_BATCH",) if int(trt.__version__.split(".")[0]) < 10 else ("STRONGLY_TYPED",)
+    found = [tensorrt_api.member(kinds, name) for name in names]
+    return sum(1 << int(flag) for flag in found if flag is not None)
+
+
+def _parse(trt: Any, network: Any, model: onnx.ModelProto, said: Any) -> None:
+    parser = trt.OnnxParser(network, said)
+    if parser.parse(model.SerializeToString()):
+        return
+    errors = [str(parser.get_error(index)) for index in range(parser.num_errors)]
+    raise PlanError(
+        f"TensorRT {trt.__version__} does not read this graph: "
+        f"{tensorrt_api.said(errors or said.errors)}"
+    )
+
+
+def _set_flags(
+    trt: Any, config: Any, line: Version, options: Options, quantized: bool
+) -> tuple[str, ...]:
+    wanted = {"TF32": options.body == "tf32", "SPARSE_WEIGHTS": options.sparse}
+    if not line.strongly_typed:
+        wanted.update(FP16=options.body == "float16", INT8=quantized)
+    for name, on in wanted.items():
+        flag = getattr(trt.BuilderFlag, name)
+        # TF32 is on by itself.
+        (config.set_flag if on else config.clear_flag)(flag)
+    return tuple(name for name, on in wanted.items() if on)
+
+
+def _set_limits(trt: Any, config: Any, options: Options) -> None:
+    if options.level is not None:
+        if not hasattr(config, "builder_optimization_level"):
+            raise PlanError(
+                f"TensorRT {trt.__version__} has no optimisation level, got {options.level}. "
+                "Build without one."
+            )
+        config.builder_optimization_level = options.level
+    if options.own_kernels:
+        sources = (tensorrt_api.member(trt.TacticSource, name) for name in _OWN_KERNELS)
+        config.set_tactic_sources(sum(1 << int(source) for source in sources if source is not None))
+
+
+def _profile(builder: Any, network: Any, options: Options) -> Any:
+    profile = builder.create_optimization_profile()
+    image = network.get_input(0)
+    rest = tuple(image.shape)[1:]
+    batches = (options.min_batch, options.best_batch, options.max_batch)
+    profile.set_shape(image.name, *((batch, *rest) for batch in batches))
+    return profile
+
+
+def _read_timing_cache(config: Any, path: Path | None) -> None:
+    stored = path.read_bytes() if path is not None and path.is_file() else b""
+    if config.set_timing_cache(config.create_timing_cache(stored), ignore_mismatch=False):
+        return
+    _LOG.info("%s is of another TensorRT or GPU; kernels are timed anew", path)
+    config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+
+
+def _write_timing_cache(config: Any, path: Path | None) -> None:
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Another build may read it at this moment, or write its own.
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_bytes(bytes(config.get_timing_cache().serialize()))
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _inspected(trt: Any, said: Any, plan: Any) -> str:
+    runtime = trt.Runtime(said)
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise PlanError(
+            f"TensorRT {trt.__version__} does not load the plan that it has just built: "
+            f"{tensorrt_api.said(said.errors)}"
+        )
+    information: str = engine.create_engine_inspector().get_engine_information(
+        trt.LayerInformationFormat.JSON
+    )
+    return information
