@@ -250,20 +250,16 @@ class _Graph:
 
 def _dequantized(node: NodeProto, stored: dict[str, TensorProto]) -> _Floats:
     """Compute what a DequantizeLinear makes of its constant input."""
-    steps, *grid = (
-        numpy_helper.to_array(stored[name]).astype(np.float32) for name in node.input if name
-    )
+    read = [numpy_helper.to_array(stored[name]).astype(np.float32) for name in node.input if name]
+    steps, scale = read[:2]
+    zero = read[2] if len(read) > 2 else np.zeros((), np.float32)
     axis, block = _integer(node, "axis", 1), _integer(node, "block_size")
-    scale, zero = (
-        _spread(values, steps.shape, axis, block) for values in (*grid, np.zeros(()))[:2]
-    )
-    values: _Floats = ((steps - zero) * scale).astype(np.float32)
+    unscaled = steps - _spread(zero, steps.shape, axis, block)
+    values: _Floats = (unscaled * _spread(scale, steps.shape, axis, block)).astype(np.float32)
     return values
 
 
-def _spread(
-    values: npt.NDArray[Any], shape: tuple[int, ...], axis: int, block: int
-) -> npt.NDArray[Any]:
+def _spread(values: _Floats, shape: tuple[int, ...], axis: int, block: int) -> _Floats:
     """Give each weight of ``shape`` its own scale, or an axis to broadcast over."""
     if block and values.ndim:
         return np.repeat(values, block, axis=axis)
