@@ -27,8 +27,9 @@ import openvino
 import torch
 from torch import Tensor
 
+from compress.answers import Answers, Asked
 from compress.calibrate import calibrate
-from compress.evaluate import Answers, Asked, onnx_asked, torch_asked
+from compress.evaluate import onnx_asked, torch_asked
 from compress.export import write_graph
 from compress.networks import FAMILIES
 from compress.networks.network import Network

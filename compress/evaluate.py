@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from compress.answers import Answers, Asked
 from compress.criteria.criterion import as_float
 from compress.data.batch import Batch
 from compress.data.loading import at_once, chosen_batches
@@ -20,10 +20,6 @@ from compress.networks.network import Network
 from compress.parallel import Processes
 from compress.progress import progress
 
-# What a network answers, by the names of the graph contract.
-Answers = Mapping[str, npt.NDArray[Any]]
-# uint8 [b, h, w, 3] -> answers.
-Asked = Callable[[npt.NDArray[np.uint8]], Answers]
 # As people read them.
 METRICS = {
     "top1": "top-1",

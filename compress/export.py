@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from compress import attention, parity, qdq
+from compress.agreement import Parity
 from compress.errors import ExportError
 from compress.networks.network import Network
-from compress.parity import Parity
 from compress.prune import PATTERNS, Pattern
 from compress.quantize import formats_of, freeze_scales
 from contract.card import ModelCard
