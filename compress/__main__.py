@@ -98,15 +98,15 @@ def _ablate(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     import json  # noqa: PLC0415
 
-    from compress import bundles, evaluate  # noqa: PLC0415
+    from compress import bundles, evaluate, reference  # noqa: PLC0415
     from compress.tasks import TASKS  # noqa: PLC0415
 
     model, card = bundles.find(arguments.model)
     task = TASKS[card.task]
     pictures = task.opened(arguments.data, card.labels, card.preprocessing)
-    ask = evaluate.onnx_asked(model, classes=len(card.labels))
+    ask = reference.onnx_asked(model, classes=len(card.labels))
     score = evaluate.evaluate(ask, pictures, task.metric(pictures), "evaluating")
-    runtime = evaluate.reference()
+    runtime = reference.name()
     summary = {**score.plain(), "runtime": runtime}
     if arguments.json:
         arguments.json.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

@@ -11,8 +11,9 @@ from compress import agreement
 from compress.agreement import Parity
 from compress.answers import joined
 from compress.errors import ExportError
-from compress.evaluate import onnx_asked, torch_asked
+from compress.evaluate import torch_asked
 from compress.networks.network import Network
+from compress.reference import onnx_asked
 
 
 def check(network: Network, model: Path, pictures: Iterable[Tensor], task: str) -> Parity:
