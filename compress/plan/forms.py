@@ -174,7 +174,7 @@ class _Linear:
         name = self.node.output[0]
         rows, nodes = self._rows(graph, form)
         made = f"{name}_{form}"
-        inputs = [rows, self._weight(graph, form, nodes)] + [self.bias] * (self.bias is not None)
+        inputs = [rows, self._weight(graph, form, nodes), self.bias or ""]
         if form == "gemm":
             turned = int(self.dequantize is not None)
             nodes.append(helper.make_node("Gemm", inputs, [made], name=made, transB=turned))
@@ -209,12 +209,14 @@ class _Linear:
             again.name = again.output[0] = f"{key}_{node.op_type}"
             again.input[0] = nodes[-1].output[0]
             nodes.append(again)
-        graph.rows[key] = nodes[-1].output[0]
-        return graph.rows[key], nodes
+        made: str = nodes[-1].output[0]
+        graph.rows[key] = made
+        return made, nodes
 
     def _weight(self, graph: _Graph, form: Linear, nodes: list[NodeProto]) -> str:
         if form == "gemm":
-            return self.node.input[1] if self.dequantize is None else self.dequantize.output[0]
+            stored: str = (self.dequantize.output if self.dequantize else self.node.input[1:])[0]
+            return stored
         values = numpy_helper.to_array(self.weight)
         out_first = values.T if self.dequantize is None else values
         name = graph.store(f"{self.weight.name}_1x1", out_first.reshape(*out_first.shape, 1, 1))
@@ -222,10 +224,10 @@ class _Linear:
             return name
         again = onnx.NodeProto()
         again.CopyFrom(self.dequantize)
-        again.name = again.output[0] = f"{self.node.output[0]}_weight"
+        made = again.name = again.output[0] = f"{self.node.output[0]}_weight"
         again.input[0] = name
         nodes.append(again)
-        return again.output[0]
+        return made
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
