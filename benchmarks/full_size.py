@@ -27,13 +27,15 @@ import openvino
 import torch
 from torch import Tensor
 
+from compress.answers import Answers, Asked
 from compress.calibrate import calibrate
-from compress.evaluate import Answers, Asked, onnx_asked, torch_asked
+from compress.evaluate import torch_asked
 from compress.export import write_graph
 from compress.networks import FAMILIES
 from compress.networks.network import Network
 from compress.pairing import overlaps
 from compress.quantize import insert_quantizers
+from compress.reference import onnx_asked
 from contract.preprocess import Preprocessing
 
 _SWIN_T = {"embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "window_size": 7}

@@ -98,15 +98,15 @@ def _ablate(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     import json  # noqa: PLC0415
 
-    from compress import bundles, evaluate  # noqa: PLC0415
+    from compress import bundles, evaluate, reference  # noqa: PLC0415
     from compress.tasks import TASKS  # noqa: PLC0415
 
     model, card = bundles.find(arguments.model)
     task = TASKS[card.task]
     pictures = task.opened(arguments.data, card.labels, card.preprocessing)
-    ask = evaluate.onnx_asked(model, classes=len(card.labels))
+    ask = reference.onnx_asked(model, classes=len(card.labels))
     score = evaluate.evaluate(ask, pictures, task.metric(pictures), "evaluating")
-    runtime = evaluate.reference()
+    runtime = reference.name()
     summary = {**score.plain(), "runtime": runtime}
     if arguments.json:
         arguments.json.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
@@ -124,6 +124,32 @@ def _publish(arguments: argparse.Namespace) -> None:
         arguments.bundle, arguments.repository, name, backend=arguments.backend
     )
     print(version)
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from compress.plan import planning  # noqa: PLC0415
+    from compress.plan.build import Options  # noqa: PLC0415
+
+    options = Options(
+        body=arguments.body,
+        sparse=not arguments.dense,
+        max_batch=arguments.max_batch,
+        best_batch=arguments.best_batch or arguments.max_batch,
+        level=arguments.level,
+        own_kernels=arguments.own_kernels,
+    )
+    order = planning.Order(
+        bundle=arguments.bundle,
+        repository=arguments.repository,
+        name=arguments.name or arguments.bundle.resolve().name,
+        options=options,
+        pictures=arguments.pictures,
+        search=arguments.search,
+        instances=arguments.instances,
+    )
+    version, checked = planning.plan(order)
+    print(checked.text())
+    print(f"Plan:   {version}")
 
 
 def _bench(arguments: argparse.Namespace) -> None:
@@ -152,7 +178,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    adders = (_add_compress, _add_ablate, _add_evaluate, _add_publish, _add_bench, _add_count)
+    adders = (
+        *(_add_compress, _add_ablate, _add_evaluate, _add_publish),
+        *(_add_plan, _add_bench, _add_count),
+    )
     for add in adders:
         add(commands)
     # Its options are the gateway's own: 'gpusq serve --help' shows them.
@@ -258,6 +287,67 @@ def _add_publish(commands: _Commands) -> None:
         choices=("onnxruntime", "python"),
         default="onnxruntime",
         help="which Triton backend runs it",
+    )
+
+
+def _add_plan(commands: _Commands) -> None:
+    parser = _add(
+        commands,
+        "plan",
+        _plan,
+        "build a TensorRT plan for the GPU of this machine, check it and install it",
+        "gpusq plan runs/deit-tiny/bundle --repository model_repository --name deit-tiny",
+    )
+    parser.add_argument(
+        "bundle",
+        type=Path,
+        metavar="BUNDLE",
+        help="a folder with model.onnx and card.json, or a model's folder in a repository",
+    )
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the folder of models that gpusq serve or a Triton reads; made when missing",
+    )
+    parser.add_argument("--name", help="of the model; the bundle's folder name if not given")
+    parser.add_argument(
+        "--pictures",
+        type=Path,
+        metavar="DIR",
+        help="check the plan with these instead of those recorded in the bundle; needs ONNX Runtime",
+    )
+    parser.add_argument(
+        "--search",
+        action="store_true",
+        help="build every form of the graph and keep the fastest at the best batch",
+    )
+    _add_builder_options(parser)
+
+
+def _add_builder_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--body",
+        choices=("float16", "tf32", "float32"),
+        default="float16",
+        help="what is not quantised is computed in this",
+    )
+    parser.add_argument("--dense", action="store_true", help="build without sparse kernels")
+    parser.add_argument("--max-batch", type=_count, default=8, help="pictures at once, at most")
+    parser.add_argument(
+        "--best-batch",
+        type=_count,
+        help="pictures at once for which kernels are chosen; the most if not given",
+    )
+    parser.add_argument("--instances", type=_count, default=1, help="side by side on one GPU")
+    parser.add_argument(
+        "--level", type=int, help="how long the builder looks for faster kernels, 0 to 5"
+    )
+    parser.add_argument(
+        "--own-kernels",
+        action="store_true",
+        help="use TensorRT's own kernels alone, where cuBLAS and cuDNN are not installed",
     )
 
 

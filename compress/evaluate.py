@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from compress.answers import Answers, Asked
 from compress.criteria.criterion import as_float
 from compress.data.batch import Batch
 from compress.data.loading import at_once, chosen_batches
 from compress.data.pictures import Pictures
-from compress.errors import DataError, PlanError
+from compress.errors import DataError
 from compress.networks.network import Network
 from compress.parallel import Processes
 from compress.progress import progress
 
-# What a network answers, by the names of the graph contract.
-Answers = Mapping[str, npt.NDArray[Any]]
-# uint8 [b, h, w, 3] -> answers.
-Asked = Callable[[npt.NDArray[np.uint8]], Answers]
 # As people read them.
 METRICS = {
     "top1": "top-1",
@@ -148,49 +143,6 @@ def torch_asked(network: Network) -> Asked:
         return {name: value.cpu().numpy() for name, value in answers.items()}
 
     return ask
-
-
-def onnx_asked(model: Path, classes: int | None = None) -> Asked:
-    """Ask an exported network in ONNX Runtime, the reference.
-
-    Args:
-        model: The ONNX file.
-        classes: How many its card names, where its outputs tell; None does not ask.
-
-    Raises:
-        PlanError: Not a graph that ONNX Runtime takes, or one of another number of classes.
-    """
-    # Imported late: evaluating torch networks needs no runtime.
-    import onnxruntime  # noqa: PLC0415
-    from onnxruntime.capi import onnxruntime_pybind11_state as faults  # noqa: PLC0415
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    # As the graph says, in float: INT8 kernels saturate on processors without VNNI.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except (faults.Fail, faults.InvalidProtobuf, faults.InvalidGraph) as error:
-        raise PlanError(f"ONNX Runtime cannot read {model}: {error}") from error
-    names = [output.name for output in session.get_outputs()]
-    scored = session.get_outputs()[0].shape[-1]
-    if names == ["scores"] and classes not in (None, scored):
-        raise PlanError(
-            f"{model} tells {scored} classes apart, its card names {classes}. "
-            "Export graph and card together."
-        )
-
-    def ask(images: npt.NDArray[np.uint8]) -> Answers:
-        return dict(zip(names, session.run(names, {"image": images}), strict=True))
-
-    return ask
-
-
-def reference() -> str:
-    """Name what :func:`onnx_asked` asks."""
-    import onnxruntime  # noqa: PLC0415
-
-    return f"ONNX Runtime {onnxruntime.__version__}, the reference, which computes in float"
 
 
 def _ranks(scores: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> list[int]:

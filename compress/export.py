@@ -1,4 +1,4 @@
-"""From a student to a bundle: ``model.onnx`` and ``card.json`` in one folder.
+"""From a student to a bundle: ``model.onnx``, ``card.json`` and ``answers.npz`` in one folder.
 
 The graph is the contract of docs/contract.md: uint8 NHWC in, normalisation first, explicit Q/DQ,
 weights stored in the format they are quantised to. It is refused when a mask is broken or when
@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from compress import attention, parity, qdq
+from compress.agreement import Parity
 from compress.errors import ExportError
 from compress.networks.network import Network
-from compress.parity import Parity
+from compress.plan import recorded
 from compress.prune import PATTERNS, Pattern
 from compress.quantize import formats_of, freeze_scales
 from contract.card import ModelCard
@@ -109,7 +110,10 @@ def write_bundle(
         model = unfinished / "model.onnx"
         write_graph(network, card.preprocessing, model)
         check_sparsity(model, pruned, PATTERNS[card.precision.sparsity])
-        found = parity.check(network, model, pictures, card.task)
+        batches = list(pictures)
+        found = parity.check(network, model, batches, card.task)
+        shown = torch.cat(batches)[: recorded.MOST_PICTURES].numpy()
+        recorded.ask(model, shown, "calibration").save(unfinished)
         (unfinished / "card.json").write_text(card.to_json(), encoding="utf-8")
         # A folder cannot be replaced by renaming. Killed between these two, a run has no bundle
         # and makes it again.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from compress.evaluate import Answers
+from compress.answers import Answers
 
 # Objects below this score are noise to whoever looks at them.
 SEEN = 0.3

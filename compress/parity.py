@@ -1,56 +1,19 @@
-"""Whether an exported graph computes what the network computes, by what each task answers.
-
-Two correct implementations round a few activations to neighbouring integers, which moves
-probabilities a little; a wrong graph moves them a lot, and everywhere.
-"""
+"""Whether an exported graph computes what the network computes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
+from compress import agreement
+from compress.agreement import Parity
+from compress.answers import joined
 from compress.errors import ExportError
-from compress.evaluate import Answers, onnx_asked, torch_asked
+from compress.evaluate import torch_asked
 from compress.networks.network import Network
-from compress.pairing import Pair, pairs
-
-_AGREEMENT = 0.98
-# Between classes whose probabilities differ by less, such rounding may decide.
-_WAVERING = 0.1
-# Boxes that overlap by this much are the same.
-_SAME_BOX = 0.9
-# Masks are the same where this share of their cells is on the same side of one half.
-_SAME_MASK = 0.9
-_SCORE_TOLERANCE = 0.02
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How far an exported graph is from the network.
-
-    Args:
-        largest: Largest difference.
-        mean: Mean difference of what counts.
-        agreement: Share of what the graph answers that the network answers too, or nearly.
-        where: The place of the largest difference.
-        differs: What the differences are of.
-        agrees: What is shared.
-        allowed: Largest mean difference.
-    """
-
-    largest: float
-    mean: float
-    agreement: float
-    where: str
-    differs: str = "probabilities"
-    agrees: str = "of the pictures get the same class or one nearly as likely"
-    allowed: float = 2e-3
+from compress.reference import onnx_asked
 
 
 def check(network: Network, model: Path, pictures: Iterable[Tensor], task: str) -> Parity:
@@ -67,90 +30,11 @@ def check(network: Network, model: Path, pictures: Iterable[Tensor], task: str) 
     """
     ask, ask_graph = torch_asked(network), onnx_asked(model)
     answers = [(ask(batch.numpy()), ask_graph(batch.numpy())) for batch in pictures]
-    parity = _COMPARE[task](
-        _joined([expected for expected, _ in answers]), _joined([came for _, came in answers])
+    parity = agreement.compare(
+        task,
+        joined(expected for expected, _ in answers),
+        joined(came for _, came in answers),
     )
-    # Written so that NaN is refused.
-    if not (parity.mean <= parity.allowed and parity.agreement >= _AGREEMENT):
-        raise ExportError(
-            f"{model.name} does not compute what the network computes: {parity.differs} differ by "
-            f"{parity.largest:.4f} at most ({parity.where}) and {parity.mean:.5f} on average "
-            f"(allowed {parity.allowed}); {parity.agreement:.1%} {parity.agrees} "
-            f"(required {_AGREEMENT:.0%})"
-        )
+    if not parity.holds:
+        raise ExportError(f"{model.name} does not compute what the network computes: {parity}")
     return parity
-
-
-def _joined(answers: list[Answers]) -> dict[str, npt.NDArray[Any]]:
-    return {name: np.concatenate([one[name] for one in answers]) for name in answers[0]}
-
-
-def _classes(expected: Answers, came: Answers) -> Parity:
-    ours, theirs = expected["scores"], came["scores"]
-    difference = np.abs(ours - theirs)
-    picture, label = np.unravel_index(difference.argmax(), difference.shape)
-    # Most of 1,000 classes have no probability at all; they would hide a difference.
-    told = ~(np.maximum(ours, theirs) < 1e-3)
-    chosen = np.take_along_axis(ours, theirs.argmax(axis=1)[:, None], axis=1)[:, 0]
-    agreed = ours.max(axis=1) - chosen < _WAVERING
-    return Parity(
-        largest=float(difference.max()),
-        mean=float(difference[told].mean()),
-        agreement=float(agreed.mean()),
-        where=f"picture {picture}, class {label}",
-    )
-
-
-def _class_maps(expected: Answers, came: Answers) -> Parity:
-    differing = (expected["class_map"] != came["class_map"]).mean(axis=(1, 2))
-    worst = int(differing.argmax())
-    return Parity(
-        largest=float(differing[worst]),
-        mean=float(differing.mean()),
-        agreement=1 - float(differing.mean()),
-        where=f"picture {worst}",
-        differs="shares of pixels of another class",
-        agrees="of all pixels get the same class",
-        allowed=1 - _AGREEMENT,
-    )
-
-
-def _detections(expected: Answers, came: Answers) -> Parity:
-    found = [
-        (pair.apart, _same(one, other, picture, pair), f"picture {picture}, {whose} {pair.place}")
-        # Either way, so that what the graph alone sees is a difference too.
-        for one, other, whose in ((expected, came, "object"), (came, expected, "graph's object"))
-        for picture in range(len(expected["scores"]))
-        for pair in pairs(one, other, picture)
-    ]
-    if not found:
-        # Neither sees anything; how little each does, best first, is all there is to compare.
-        apart = float(np.abs(expected["scores"] - came["scores"]).max(initial=0))
-        found = [(apart, True, "no object")]
-    what = "class, place and mask" if "masks" in expected else "class and place"
-    largest, _, where = max(found, key=lambda entry: entry[0])
-    return Parity(
-        largest=largest,
-        mean=float(np.mean([apart for apart, _, _ in found])),
-        agreement=float(np.mean([same for _, same, _ in found])),
-        where=where,
-        differs="scores",
-        agrees=f"of the objects have the same {what}",
-        allowed=_SCORE_TOLERANCE,
-    )
-
-
-def _same(one: Answers, other: Answers, picture: int, pair: Pair) -> bool:
-    if pair.other is None or pair.overlap < _SAME_BOX:
-        return False
-    if "masks" not in one:
-        return True
-    inside, theirs = one["masks"][picture, pair.place], other["masks"][picture, pair.other]
-    return bool(((inside >= 0.5) == (theirs >= 0.5)).mean() >= _SAME_MASK)
-
-
-_COMPARE: dict[str, Callable[[Answers, Answers], Parity]] = {
-    "classify": _classes,
-    "segment": _class_maps,
-    "detect": _detections,
-}

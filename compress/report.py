@@ -14,12 +14,12 @@ import jinja2
 import torch
 
 from compress import accounting, charts, findings, latency, sketches
+from compress.agreement import Parity
 from compress.distill import layer_weights
 from compress.evaluate import METRICS
 from compress.formats import shown
 from compress.networks import left
 from compress.networks.network import Layer
-from compress.parity import Parity
 from compress.permute import PERMUTED, gained
 from compress.placement import layer_formats, product_bits
 from compress.prune import Masks

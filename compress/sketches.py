@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from compress.answers import Answers
 from compress.data.loading import at_once, ordered_batches
 from compress.data.pictures import Pictures
-from compress.evaluate import Answers, torch_asked
+from compress.evaluate import torch_asked
 from compress.networks.network import Network
 from compress.pairing import SAME_OBJECT, SEEN, pairs
 from compress.thumbnail import address

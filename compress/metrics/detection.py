@@ -22,10 +22,10 @@ from contract.paste import paste
 from contract.view import View
 
 if TYPE_CHECKING:
+    from compress.answers import Answers
     from compress.data.batch import Batch
     from compress.data.coco import CocoImages
     from compress.data.instances import Annotated
-    from compress.evaluate import Answers
     from contract.preprocess import Preprocessing
 
 # Places of COCOeval's summary.

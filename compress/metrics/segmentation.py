@@ -16,9 +16,9 @@ from compress.errors import DataError, PlanError
 from contract.view import UNSEEN, View, whole
 
 if TYPE_CHECKING:
+    from compress.answers import Answers
     from compress.data.ade20k import SceneParsing
     from compress.data.batch import Batch
-    from compress.evaluate import Answers
     from contract.preprocess import Preprocessing
 
 ClassMap = npt.NDArray[np.uint8]

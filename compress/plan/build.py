@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 import onnx
 
 from compress.errors import PlanError
-from compress.plan import builder_log, capability, inspector, tensorrt_api, typed
+from compress.plan import builder_log, capability, inspector, layer_norm, tensorrt_api, typed
 from compress.plan.capability import Version
 from compress.plan.inspector import SparsityProof
 
@@ -117,6 +117,8 @@ def build(
     network = builder.create_network(_network_flags(trt))
     _parse(trt, network, _form(model, line, options), said)
     config = builder.create_builder_config()
+    if not line.layer_norms:
+        _keep_in_float32(trt, network, config)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     flags = _set_flags(trt, config, line, options, _is_quantized(model))
     _set_limits(trt, config, options)
@@ -146,7 +148,7 @@ def build(
 
 def _form(model: onnx.ModelProto, line: Version, options: Options) -> onnx.ModelProto:
     if not line.strongly_typed:
-        return typed.weakly_typed(model)
+        return typed.weakly_typed(model, layer_norms=line.layer_norms)
     return typed.strongly_typed(model) if options.body == "float16" else model
 
 
@@ -172,6 +174,16 @@ def _parse(trt: Any, network: Any, model: onnx.ModelProto, said: Any) -> None:
         f"TensorRT {trt.__version__} does not read this graph: "
         f"{tensorrt_api.said(errors or said.errors)}"
     )
+
+
+def _keep_in_float32(trt: Any, network: Any, config: Any) -> None:
+    """Bind the parts of LayerNormalization to float32 where the builder chooses types."""
+    config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.name.startswith(layer_norm.PREFIX):
+            layer.precision = trt.float32
+            layer.set_output_type(0, trt.float32)
 
 
 def _set_flags(

@@ -88,9 +88,17 @@ def read_bundle(folder: Path) -> Bundle:
         PublishError: A file is missing or unreadable, the graph breaks the contract, or the
             card speaks of another graph or of another sparsity.
     """
-    card = _read_card(folder / CARD_FILE)
-    model = _read_model(folder / MODEL_FILE)
-    sparsity.check(model, card.precision.sparsity, folder / MODEL_FILE)
+    return checked(folder / MODEL_FILE, _read_card(folder / CARD_FILE))
+
+
+def checked(path: Path, card: ModelCard) -> Bundle:
+    """Check that a graph keeps the contract and is what a card says.
+
+    Raises:
+        PublishError: As for :func:`read_bundle`.
+    """
+    model = _read_model(path)
+    sparsity.check(model, card.precision.sparsity, path)
     weights = {weight.name for weight in model.graph.initializer}
     inputs = _tensors(value for value in model.graph.input if value.name not in weights)
     outputs = _tensors(model.graph.output)
@@ -98,7 +106,7 @@ def read_bundle(folder: Path) -> Bundle:
     image = Tensor("image", "uint8", (preprocessing.height, preprocessing.width, 3))
     _same("input", inputs, (image,))
     _same("output", outputs, _OUTPUTS[card.task](card, outputs))
-    return Bundle(folder / MODEL_FILE, card, inputs, outputs)
+    return Bundle(path, card, inputs, outputs)
 
 
 def _read_card(path: Path) -> ModelCard:

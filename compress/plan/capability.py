@@ -24,6 +24,7 @@ class Version:
         strongly_typed: Whether engines are built in the types of the ONNX file.
         opset: Of the ONNX file that it is given.
         formats: Of weights, as cards name them.
+        layer_norms: Whether it reads the operator LayerNormalization.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Version:
     strongly_typed: bool
     opset: str
     formats: tuple[str, ...]
+    layer_norms: bool = True
 
     def __str__(self) -> str:
         """Return the version's line of the table."""
@@ -65,8 +67,8 @@ class Gpu:
 
 
 _PLAIN: Final = ("float32", "int8")
-# 8.5 has no LayerNormalization, so that opset 17 is too new for it.
 VERSIONS: Final = (
+    Version("8.5", (8, 5), strongly_typed=False, opset="17", formats=_PLAIN, layer_norms=False),
     Version("8.6", (8, 6), strongly_typed=False, opset="17", formats=_PLAIN),
     Version("10", (10, 0), strongly_typed=True, opset="19 to 21", formats=(*_PLAIN, "fp8", "int4")),
     Version("11", (11, 0), strongly_typed=True, opset="19 to 21", formats=(*_PLAIN, "fp8", "int4")),
@@ -97,14 +99,9 @@ def version(text: str) -> Version:
     numbers = (int(found[1]), int(found[2])) if found else (0, 0)
     known = [line for line in VERSIONS if line.first <= numbers and line.first[0] == numbers[0]]
     if not known:
-        why = (
-            "8.5 reads no LayerNormalization"
-            if numbers == (8, 5)
-            else f"found TensorRT {text or '?'}"
-        )
         raise PlanError(
-            f"plans are built with TensorRT {', '.join(line.name for line in VERSIONS)}, {why}. "
-            "Install one of these."
+            f"plans are built with TensorRT {', '.join(line.name for line in VERSIONS)}, found "
+            f"TensorRT {text or '?'}. Install one of these."
         )
     return known[-1]
 

@@ -15,7 +15,8 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -24,7 +25,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from compress.errors import PublishError
 from compress.plan import triton_config
 from compress.plan.bundle import MODEL_FILE, Bundle, read_bundle
-from compress.plan.triton_config import CONFIG_FILE
+from compress.plan.triton_config import CONFIG_FILE, Serving
 
 Backend = Literal["onnxruntime", "python"]
 
@@ -38,6 +39,21 @@ _EXTRA_FILES: Final[Mapping[str, Mapping[str, Path]]] = {
 }
 _LOCK_FILE: Final = ".publish.lock"
 _STAGING: Final = ".publish-"
+
+
+@dataclass(frozen=True)
+class Release:
+    """What a version consists of.
+
+    Args:
+        bundle: Its network.
+        files: Of the version's folder by name, each the path of what is copied, or what it holds.
+        serving: How Triton runs it.
+    """
+
+    bundle: Bundle
+    files: Mapping[str, Path | bytes]
+    serving: Serving
 
 
 def publish(
@@ -68,30 +84,56 @@ def publish(
         PublishError: The bundle is incomplete or contradicts itself, the name is unsafe, the
             folder belongs to somebody else, or the disk refuses.
     """
-    _check_arguments(name, backend, max_batch_size)
+    if backend not in _EXTRA_FILES:
+        raise PublishError(f"backend must be one of {', '.join(_EXTRA_FILES)}, got {backend!r}")
+    if max_batch_size < 1:
+        raise PublishError(f"max_batch_size must be at least 1, got {max_batch_size}")
+    check_name(name)
     checked = read_bundle(bundle)
+    files = {MODEL_FILE: checked.model, **_EXTRA_FILES[backend]}
+    release = Release(checked, files, Serving(backend, max_batch_size))
+    return install(repository, name, lambda _: release)
+
+
+def install(repository: Path, name: str, release_of: Callable[[Path], Release]) -> Path:
+    """Put a release into a repository, whole or not at all.
+
+    Args:
+        repository: The folder of models; made when missing.
+        name: Of the model.
+        release_of: Given the model's folder, which may not be there, while no other publisher can
+            change it.
+
+    Returns:
+        The folder of the version that is served.
+
+    Raises:
+        PublishError: The folder belongs to somebody else, or the disk refuses.
+    """
+    check_name(name)
     try:
         repository.mkdir(parents=True, exist_ok=True)
         with _locked(repository):
             _sweep(repository, name)
             try:
-                return _publish(checked, repository / name, backend, max_batch_size)
+                return _install(release_of(repository / name), repository / name)
             finally:
                 _sweep(repository, name)
     except OSError as error:
         raise PublishError(f"cannot write to {repository}: {error}") from error
 
 
-def _check_arguments(name: str, backend: str, max_batch_size: int) -> None:
+def check_name(name: str) -> None:
+    """Refuse a name that is no folder of a repository.
+
+    Raises:
+        PublishError: It is not.
+    """
     if not _NAME.fullmatch(name):
         raise PublishError(
             f"a model's name holds letters, digits, '.', '_' and '-', and begins with a letter "
             f"or digit, got {name!r}"
         )
-    if backend not in _EXTRA_FILES:
-        raise PublishError(f"backend must be one of {', '.join(_EXTRA_FILES)}, got {backend!r}")
-    if max_batch_size < 1:
-        raise PublishError(f"max_batch_size must be at least 1, got {max_batch_size}")
 
 
 @contextlib.contextmanager
@@ -105,17 +147,11 @@ def _locked(repository: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _publish(bundle: Bundle, model_folder: Path, backend: str, max_batch_size: int) -> Path:
-    files = {MODEL_FILE: bundle.model, **_EXTRA_FILES[backend]}
+def _install(release: Release, model_folder: Path) -> Path:
+    files = release.files
 
     def config(version: int) -> ModelConfig:
-        return triton_config.build(
-            bundle,
-            model_folder.name,
-            version=version,
-            backend=backend,
-            max_batch_size=max_batch_size,
-        )
+        return triton_config.build(release.bundle, model_folder.name, version, release.serving)
 
     if not model_folder.exists():
         _write_first(model_folder, files, config(1))
@@ -125,7 +161,7 @@ def _publish(bundle: Bundle, model_folder: Path, backend: str, max_batch_size: i
     served = triton_config.pinned_version(current)
     if served is not None and current == config(served):
         folder = model_folder / str(served)
-        if all(_same_bytes(source, folder / file) for file, source in files.items()):
+        if all(_holds(folder / file, source) for file, source in files.items()):
             _LOG.info(
                 "%s: version %d, which is served, holds the same; nothing is published",
                 model_folder.name,
@@ -143,7 +179,9 @@ def _publish(bundle: Bundle, model_folder: Path, backend: str, max_batch_size: i
     return model_folder / str(version)
 
 
-def _write_first(model_folder: Path, files: Mapping[str, Path], config: ModelConfig) -> None:
+def _write_first(
+    model_folder: Path, files: Mapping[str, Path | bytes], config: ModelConfig
+) -> None:
     """Make the folder of a model appear whole."""
     # Triton takes every folder of a repository for a model, hidden ones too, and does not start
     # when one cannot be loaded. So what takes long is written to files, which it ignores.
@@ -162,7 +200,7 @@ def _write_first(model_folder: Path, files: Mapping[str, Path], config: ModelCon
 
 
 def _write_next(
-    model_folder: Path, version: int, files: Mapping[str, Path], config: ModelConfig
+    model_folder: Path, version: int, files: Mapping[str, Path | bytes], config: ModelConfig
 ) -> None:
     """Add a version, then switch to it."""
     # This folder is also the note that the version is not yet served: see _sweep.
@@ -202,8 +240,12 @@ def _versions(model_folder: Path) -> list[int]:
     return [int(entry.name) for entry in model_folder.iterdir() if entry.name.isdecimal()]
 
 
-def _same_bytes(left: Path, right: Path) -> bool:
-    return right.is_file() and filecmp.cmp(left, right, shallow=False)
+def _holds(path: Path, source: Path | bytes) -> bool:
+    if not path.is_file():
+        return False
+    if isinstance(source, bytes):
+        return path.read_bytes() == source
+    return filecmp.cmp(source, path, shallow=False)
 
 
 def _assemble(folder: Path, staged: Mapping[str, Path]) -> None:
@@ -213,8 +255,11 @@ def _assemble(folder: Path, staged: Mapping[str, Path]) -> None:
     _sync_folder(folder)
 
 
-def _copy(source: Path, target: Path) -> Path:
-    shutil.copyfile(source, target)
+def _copy(source: Path | bytes, target: Path) -> Path:
+    if isinstance(source, bytes):
+        target.write_bytes(source)
+    else:
+        shutil.copyfile(source, target)
     return _sync(target)
 
 

@@ -5,6 +5,8 @@ Imports neither torch nor pydantic.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,31 +15,70 @@ from tritonclient.grpc.model_config_pb2 import TYPE_FP32, TYPE_INT32, TYPE_UINT8
 
 from compress.errors import PublishError
 from compress.plan.bundle import Bundle, Tensor
+from contract import plan_card
 from contract.card import PARAMETER
+from contract.plan_card import PlanCard
 
+PLAN_PLATFORM: Final = "tensorrt_plan"
 CONFIG_FILE: Final = "config.pbtxt"
 _TYPES: Final = {"uint8": TYPE_UINT8, "int32": TYPE_INT32, "float32": TYPE_FP32}
 
 
-def build(
-    bundle: Bundle, name: str, *, version: int, backend: str, max_batch_size: int
-) -> ModelConfig:
+@dataclass(frozen=True)
+class Serving:
+    """How Triton runs a network.
+
+    Args:
+        backend: "onnxruntime" or "python"; ignored where there are plans.
+        max_batch_size: The most pictures at once.
+        plans: By file name, one for each kind of GPU; the first is taken by a GPU that none is for,
+            which TensorRT then refuses.
+        instances: How many run side by side on each GPU.
+    """
+
+    backend: str
+    max_batch_size: int
+    plans: Mapping[str, PlanCard] = field(default_factory=dict)
+    instances: int = 1
+
+
+def build(bundle: Bundle, name: str, version: int, serving: Serving) -> ModelConfig:
     """Describe one version of a network to Triton.
 
     Dynamic batching carries no queue policy: with one, Triton 2.51 stalls for half a second
-    (docs/decisions.md). The card travels in the parameters.
+    (docs/decisions.md). The cards of network and plans travel in the parameters.
     """
-    parameters = bundle.card.to_parameters()
-    return ModelConfig(
+    cards = {**bundle.card.to_parameters(), **plan_card.to_parameters(serving.plans)}
+    config = ModelConfig(
         name=name,
-        backend=backend,
-        max_batch_size=max_batch_size,
+        max_batch_size=serving.max_batch_size,
         version_policy={"specific": {"versions": [version]}},
         input=[_tensor(tensor) for tensor in bundle.inputs],
         output=[_tensor(tensor) for tensor in bundle.outputs],
         dynamic_batching={},
-        parameters={key: {"string_value": value} for key, value in parameters.items()},
+        parameters={key: {"string_value": value} for key, value in cards.items()},
     )
+    if serving.plans:
+        _run_plans(config, serving)
+    else:
+        config.backend = serving.backend
+    return config
+
+
+def _run_plans(config: ModelConfig, serving: Serving) -> None:
+    config.platform = PLAN_PLATFORM
+    config.default_model_filename = next(iter(serving.plans))
+    for file, card in serving.plans.items():
+        config.cc_model_filenames[card.capability] = file
+    config.instance_group.add(kind="KIND_GPU", count=serving.instances)
+    config.optimization.cuda.graphs = True
+    # The first picture of each batch size would otherwise wait for its kernels and its graph.
+    image = config.input[0]
+    for batch in range(1, serving.max_batch_size + 1):
+        warmup = config.model_warmup.add(name=f"batch of {batch}", batch_size=batch)
+        warmup.inputs[image.name].data_type = image.data_type
+        warmup.inputs[image.name].dims.extend(image.dims)
+        warmup.inputs[image.name].random_data = True
 
 
 def to_text(config: ModelConfig) -> str:

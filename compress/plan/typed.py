@@ -18,6 +18,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from compress.errors import PlanError
+from compress.plan import layer_norm
 
 # The first whose QuantizeLinear takes scales in float16.
 OPSET_TYPED: Final = 19
@@ -102,8 +103,12 @@ def strongly_typed(model: onnx.ModelProto) -> onnx.ModelProto:
     return checked(typed)
 
 
-def weakly_typed(model: onnx.ModelProto) -> onnx.ModelProto:
+def weakly_typed(model: onnx.ModelProto, *, layer_norms: bool = True) -> onnx.ModelProto:
     """Derive the form of opset 17, which stays in float32: TensorRT 8 chooses types itself.
+
+    Args:
+        model: The canonical graph. Not changed.
+        layer_norms: Whether the operator LayerNormalization is known; otherwise it is taken apart.
 
     Raises:
         PlanError: The graph uses an operator that opset 17 does not have in this form.
@@ -119,6 +124,8 @@ def weakly_typed(model: onnx.ModelProto) -> onnx.ModelProto:
     stored = {entry.name: entry for entry in weak.graph.initializer}
     for node in weak.graph.node:
         _take_back(node, stored)
+    if not layer_norms:
+        layer_norm.in_parts(weak.graph)
     set_opset(weak, OPSET_WEAK)
     weak.ir_version = min(weak.ir_version, _IR_WEAK)
     return checked(weak)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from compress.answers import Asked
 from compress.criteria.criterion import Raw
 from compress.data.batch import Batch
 from compress.data.loading import Share, at_once, ordered_batches, steps_per_epoch, training_batches
 from compress.data.pictures import Pictures
 from compress.errors import DataError, RecipeError
-from compress.evaluate import Asked, Metric, Score, evaluate
+from compress.evaluate import Metric, Score, evaluate
 from compress.parallel import Processes
 from contract import labels
 from contract.preprocess import Preprocessing

@@ -12,7 +12,6 @@ from torch.nn.utils import parametrizations
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from compress.errors import CheckpointError, RecipeError
-from compress.evaluate import onnx_asked
 from compress.networks import FAMILIES, auto, deit, left, network
 from compress.networks.network import Classifier
 from compress.networks.probe import probe
@@ -20,6 +19,7 @@ from compress.permute import permute_channels
 from compress.pipeline import compress
 from compress.prune import TWO_OF_FOUR
 from compress.reconstruct import prune_layerwise, strongest_rows
+from compress.reference import onnx_asked
 from compress.run import Run
 from compress.stages import feature_layers
 from compress.tasks.classify import Classification

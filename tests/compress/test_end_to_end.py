@@ -18,7 +18,7 @@ import torch
 import yaml
 from onnx import numpy_helper
 
-from compress import bundles, evaluate, pipeline, recipe_file
+from compress import bundles, evaluate, pipeline, recipe_file, reference
 from compress.__main__ import main
 from compress.errors import CheckpointError
 from compress.recipe import Recipe
@@ -83,7 +83,7 @@ def test_the_published_graph_scores_what_the_report_says(digits):
         digits.recipe.data.evaluate["test scans"], card.labels, card.preprocessing
     )
 
-    ask = evaluate.onnx_asked(model)
+    ask = reference.onnx_asked(model)
     score = evaluate.evaluate(ask, images, evaluate.TopFive(), "published")
 
     # One picture in 360 may lie where the two runtimes round to different sides.

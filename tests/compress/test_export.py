@@ -9,7 +9,7 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 
-from compress import export, parity
+from compress import agreement, export, parity
 from compress.calibrate import calibrate
 from compress.errors import ExportError, SparsityError
 from compress.networks.network import Classifier
@@ -309,8 +309,8 @@ def test_a_distilled_deit_exports_as_well(tmp_path):
     assert found.agreement >= 0.98
 
 
-def compared(expected: np.ndarray, came: np.ndarray) -> parity.Parity:
-    return parity._classes({"scores": expected}, {"scores": came})
+def compared(expected: np.ndarray, came: np.ndarray) -> agreement.Parity:
+    return agreement.compare("classify", {"scores": expected}, {"scores": came})
 
 
 def test_a_picture_between_two_classes_may_tip_either_way_and_a_clear_one_may_not():

@@ -11,10 +11,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from sklearn.metrics import accuracy_score, jaccard_score
 
+from compress.answers import Answers
 from compress.data.ade20k import SceneParsing
 from compress.data.coco import CocoImages
 from compress.errors import DataError, PlanError
-from compress.evaluate import METRICS, Answers, Score, evaluate
+from compress.evaluate import METRICS, Score, evaluate
 from compress.metrics.detection import AveragePrecision, average_precision, detections
 from compress.metrics.segmentation import MeanIou, confusion, of_picture, pairs, shares
 from contract import labels

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from compress.accounting import cost
 from compress.errors import CheckpointError
-from compress.evaluate import onnx_asked
 from compress.networks import swin
 from compress.pipeline import compress
 from compress.prune import TWO_OF_FOUR
+from compress.reference import onnx_asked
 from contract.card import ModelCard
 from tests.compress import tiny
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from compress import pipeline
-from compress.evaluate import Answers, torch_asked
+from compress.answers import Answers
+from compress.evaluate import torch_asked
 from compress.networks.network import Network
 from compress.parallel import Processes
 from compress.recipe import Recipe

@@ -15,15 +15,15 @@ INT4_WEIGHTS = Precision("int4", "float32", "2:4")
 
 @pytest.mark.parametrize(
     ("text", "name"),
-    [("8.6.0", "8.6"), ("8.6.2.3", "8.6"), ("10.3.0.26", "10"), ("11.4.1", "11")],
+    [("8.5.2", "8.5"), ("8.6.0", "8.6"), ("8.6.2.3", "8.6"), ("10.3.0.26", "10"), ("11.4.1", "11")],
 )
 def test_a_version_belongs_to_its_line(text, name):
     assert capability.version(text).name == name
 
 
-@pytest.mark.parametrize("text", ["8.5.2", "8.4.1", "9.0.1", "12.0.0", "7.2", "", "unknown"])
+@pytest.mark.parametrize("text", ["8.4.1", "9.0.1", "12.0.0", "7.2", "", "unknown"])
 def test_another_version_is_refused(text):
-    with pytest.raises(PlanError, match=r"plans are built with TensorRT 8\.6, 10, 11"):
+    with pytest.raises(PlanError, match=r"plans are built with TensorRT 8\.5, 8\.6, 10, 11"):
         capability.version(text)
 
 
@@ -67,5 +67,5 @@ def test_what_does_not_fit_is_refused_with_the_line_of_the_table(precision, tens
 def test_the_table_has_a_line_for_each_version_and_gpu():
     lines = capability.table().splitlines()
 
-    assert lines[0] == "TensorRT 8.6: types chosen by the builder, opset 17, float32, int8"
+    assert lines[0] == "TensorRT 8.5: types chosen by the builder, opset 17, float32, int8"
     assert "A100 (sm80): INT8, 2:4 sparse kernels, no FP8" in lines

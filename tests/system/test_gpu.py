@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from compress import bundles, evaluate, pipeline, recipe_file
+from compress import bundles, evaluate, pipeline, recipe_file, reference
 from compress.criteria.classify import OneClass
 from compress.data.batch import Batch
 from compress.distill import MixedDistillation, Weights
@@ -40,7 +40,7 @@ def test_digits_compressed_on_a_gpu_are_within_two_points_of_their_teacher(tmp_p
 
     model, card = bundles.find(version.parent)
     images = Classification.opened(tmp_path / "digits" / "test", card.labels, card.preprocessing)
-    ask = evaluate.onnx_asked(model)
+    ask = reference.onnx_asked(model)
     score = evaluate.evaluate(ask, images, evaluate.TopFive(), "stored model")
     teacher = card.accuracy[0].teacher
     assert teacher >= 0.95

@@ -1,9 +1,12 @@
+import functools
+
 import numpy as np
 import pytest
 
-from compress import parity
+from compress import agreement
 from compress.pairing import pairs
 
+detections = functools.partial(agreement.compare, "detect")
 ANSWERS = {
     "scores": np.array([[0.9, 0.8, 0.1], [0.6, 0.0, 0.0]], np.float32),
     "labels": np.array([[3, 1, 1], [2, 0, 0]], np.int32),
@@ -24,7 +27,7 @@ def changed(**others):
 def test_equal_class_maps_agree_on_every_pixel():
     maps = {"class_map": np.arange(32, dtype=np.uint8).reshape(2, 4, 4)}
 
-    found = parity._class_maps(maps, maps)
+    found = agreement.compare("segment", maps, maps)
 
     assert (found.largest, found.mean, found.agreement) == (0, 0, 1)
 
@@ -35,7 +38,7 @@ def test_the_picture_with_most_pixels_of_another_class_is_named():
     theirs["class_map"][0, 0, 0] = 1
     theirs["class_map"][2, 0] = 1
 
-    found = parity._class_maps(ours, theirs)
+    found = agreement.compare("segment", ours, theirs)
 
     assert found.where == "picture 2"
     assert found.largest == pytest.approx(4 / 16)
@@ -45,7 +48,7 @@ def test_the_picture_with_most_pixels_of_another_class_is_named():
 def test_the_order_of_objects_does_not_matter():
     turned = {name: value[:, ::-1].copy() for name, value in ANSWERS.items()}
 
-    found = parity._detections(ANSWERS, turned)
+    found = detections(ANSWERS, turned)
 
     assert (found.largest, found.agreement) == (0, 1)
 
@@ -58,9 +61,9 @@ def test_an_object_of_another_class_or_place_or_score_is_found():
     scores = ANSWERS["scores"].copy()
     scores[0, 0] = 0.7
 
-    assert parity._detections(ANSWERS, changed(labels=labels)).agreement == pytest.approx(2 / 3)
-    assert parity._detections(ANSWERS, changed(boxes=boxes)).agreement == pytest.approx(2 / 3)
-    found = parity._detections(ANSWERS, changed(scores=scores))
+    assert detections(ANSWERS, changed(labels=labels)).agreement == pytest.approx(2 / 3)
+    assert detections(ANSWERS, changed(boxes=boxes)).agreement == pytest.approx(2 / 3)
+    found = detections(ANSWERS, changed(scores=scores))
     assert found.largest == pytest.approx(0.2)
     assert found.mean == pytest.approx(0.2 / 3)
     assert found.where == "picture 0, object 0"
@@ -75,18 +78,18 @@ def test_of_boxes_in_one_place_the_one_with_the_nearest_score_is_meant():
     assert [pair.apart for pair in pairs(twice, twice, 0)] == [0, 0]
 
 
-def refused(found: parity.Parity) -> bool:
-    return not (found.mean <= found.allowed and found.agreement >= 0.98)
+def refused(found: agreement.Parity) -> bool:
+    return not found.holds
 
 
 def test_what_the_graph_alone_sees_differs():
     nothing = changed(scores=np.zeros((2, 3), np.float32))
 
-    assert not refused(parity._detections(nothing, nothing))
-    assert parity._detections(nothing, ANSWERS).agreement == 0
+    assert not refused(detections(nothing, nothing))
+    assert detections(nothing, ANSWERS).agreement == 0
     more = changed()
     more["scores"][0, 2] = 0.5
-    found = parity._detections(ANSWERS, more)
+    found = detections(ANSWERS, more)
     # Three objects of the network and four of the graph; only the score of one is another.
     assert found.mean == pytest.approx(0.4 / 7)
     assert refused(found)
@@ -97,15 +100,15 @@ def test_a_second_box_of_one_object_differs():
     twice["scores"][1, 1], twice["labels"][1, 1] = 0.6, 2
     twice["boxes"][1, 1] = twice["boxes"][1, 0]
 
-    assert parity._detections(ANSWERS, twice).agreement == pytest.approx(6 / 7)
+    assert detections(ANSWERS, twice).agreement == pytest.approx(6 / 7)
 
 
 def test_scores_that_nobody_sees_are_compared_too():
     faint = changed(scores=np.full((2, 3), 0.25, np.float32))
     fainter = changed(scores=np.full((2, 3), 0.05, np.float32))
 
-    assert not refused(parity._detections(faint, faint))
-    assert parity._detections(faint, fainter).mean == pytest.approx(0.2)
+    assert not refused(detections(faint, faint))
+    assert detections(faint, fainter).mean == pytest.approx(0.2)
 
 
 def test_a_mask_that_lies_another_way_differs():
@@ -114,12 +117,12 @@ def test_a_mask_that_lies_another_way_differs():
     upright = {**ANSWERS, "masks": masks}
     noisy = {**ANSWERS, "masks": np.clip(masks + 0.05, 0, 1)}
 
-    assert parity._detections(upright, noisy).agreement == 1
-    assert parity._detections(upright, {**upright, "masks": masks.swapaxes(2, 3)}).agreement == 0
+    assert detections(upright, noisy).agreement == 1
+    assert detections(upright, {**upright, "masks": masks.swapaxes(2, 3)}).agreement == 0
 
 
 def test_answers_that_are_no_numbers_never_pass():
     broken = changed(scores=np.full((2, 3), np.nan, np.float32))
 
-    assert refused(parity._detections(ANSWERS, broken))
-    assert refused(parity._detections(changed(scores=np.zeros((2, 3), np.float32)), broken))
+    assert refused(detections(ANSWERS, broken))
+    assert refused(detections(changed(scores=np.zeros((2, 3), np.float32)), broken))
