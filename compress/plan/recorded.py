@@ -20,7 +20,6 @@ import numpy.typing as npt
 from compress import reference
 from compress.answers import Answers, joined
 from compress.errors import PlanError
-from contract import preprocess
 from contract.card import ModelCard
 from contract.errors import ImageError
 
@@ -117,6 +116,9 @@ def from_folder(model: Path, card: ModelCard, folder: Path) -> Recorded:
     Raises:
         PlanError: There is no picture, or ONNX Runtime is not installed.
     """
+    # Pillow decodes; recorded answers are read where it is not installed.
+    from contract import preprocess  # noqa: PLC0415
+
     preprocessing = card.preprocessing
     wanted = how_many((preprocessing.height, preprocessing.width))
     found = []
