@@ -316,7 +316,7 @@ def _add_plan(commands: _Commands) -> None:
         "--pictures",
         type=Path,
         metavar="DIR",
-        help="check the plan with these instead of those recorded in the bundle; needs ONNX Runtime",
+        help="check the plan with these, not with those in the bundle; needs ONNX Runtime",
     )
     parser.add_argument(
         "--search",

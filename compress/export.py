@@ -21,7 +21,7 @@ import onnx_ir.passes.common as graph_passes
 import torch
 from torch import Tensor, nn
 
-from compress import attention, parity, qdq
+from compress import attention, empty_masks, parity, qdq
 from compress.agreement import Parity
 from compress.errors import ExportError
 from compress.networks.network import Network
@@ -79,6 +79,7 @@ def write_graph(network: Network, preprocessing: Preprocessing, path: Path) -> N
     model = program.model_proto
     qdq.store_weights(model)
     qdq.add_biases(model)
+    empty_masks.drop(model)
     onnx.checker.check_model(model)
     onnx.save(model, path)
 

@@ -2,6 +2,7 @@
 
 ContractError (ValueError)
 ├── CardError      a model card that cannot be read, or that contradicts itself
+├── EngineError    a plan cannot be loaded or run here: no GPU, another one, another TensorRT
 └── ImageError     bytes that cannot become a picture; `fault` says in which way
 """
 
@@ -14,6 +15,10 @@ class ContractError(ValueError):
 
 class CardError(ContractError):
     """A model card is missing a field, has an unknown one, or contradicts itself."""
+
+
+class EngineError(ContractError):
+    """A plan cannot be loaded or run on this machine."""
 
 
 class ImageFault(str, Enum):

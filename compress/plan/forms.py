@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from compress.plan.sweep import swept
+
 Linear = Literal["matmul", "gemm", "conv"]
 Placement = Literal["gemm", "gemm+add", "gemm+add+bmm"]
 LINEARS: Final[tuple[Linear, ...]] = ("matmul", "gemm", "conv")
@@ -41,7 +43,7 @@ def with_placement(model: onnx.ModelProto, placement: Placement) -> onnx.ModelPr
             for index, name in enumerate(reader.input):
                 if name == node.output[0] and _level(graph, reader) > PLACEMENTS.index(placement):
                     reader.input[index] = quantize.input[0]
-    return _swept(changed)
+    return swept(changed)
 
 
 def with_linears(model: onnx.ModelProto, form: Linear) -> onnx.ModelProto:
@@ -73,7 +75,7 @@ def with_linears(model: onnx.ModelProto, form: Linear) -> onnx.ModelProto:
         taken.update(linear.taken)
     del changed.graph.node[:]
     changed.graph.node.extend(_ordered(nodes, changed))
-    return _swept(changed)
+    return swept(changed)
 
 
 class _Graph:
@@ -261,25 +263,3 @@ def _ordered(nodes: list[NodeProto], model: onnx.ModelProto) -> list[NodeProto]:
                 later.append(node)
         waiting = later
     return ordered
-
-
-def _swept(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop the operators and constants that nothing reads any more."""
-    graph = model.graph
-    wanted = {entry.name for entry in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if wanted.intersection(node.output):
-            kept.append(node)
-            wanted.update(node.input)
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
-    stored = [entry for entry in graph.initializer if entry.name in wanted]
-    del graph.initializer[:]
-    graph.initializer.extend(stored)
-    names = {name for node in graph.node for name in node.output}
-    told = [entry for entry in graph.value_info if entry.name in names]
-    del graph.value_info[:]
-    graph.value_info.extend(told)
-    onnx.checker.check_model(model)
-    return model

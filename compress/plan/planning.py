@@ -31,7 +31,6 @@ from compress.plan.capability import Gpu
 from compress.plan.recorded import Recorded
 from compress.plan.repository import check_name
 from contract import cuda
-from contract.errors import EngineError
 from contract.plan_card import PlanCard
 
 _LOG = logging.getLogger(__name__)
@@ -97,11 +96,12 @@ def plan(order: Order) -> tuple[Path, Checked]:
     Raises:
         PlanError: This GPU or TensorRT cannot run the network, the builder refuses the graph, the
             plan answers otherwise than the graph, or the repository cannot take it.
+        EngineError: There is no GPU, or the plan does not run on it.
     """
     check_name(order.name)
     source = _source(order.bundle)
     trt = tensorrt_api.load()
-    device = _device()
+    device = cuda.runtime().device()
     gpu = Gpu(device.capability, device.name)
     capability.check(source.card.precision, trt.__version__, gpu)
     pictures = _pictures(order, source)
@@ -134,12 +134,10 @@ def check(form: str, built: Built, source: Bundle, pictures: Recorded, options: 
 
     Raises:
         PlanError: They disagree; says by how much, and where most.
+        EngineError: The plan does not run.
     """
     task = source.card.task
-    try:
-        engine = Engine(built.plan, form)
-    except EngineError as error:
-        raise PlanError(str(error)) from error
+    engine = Engine(built.plan, f"the plan ({form})")
     try:
         batches = sorted({options.min_batch, options.max_batch})
         parities = [
@@ -179,13 +177,6 @@ def _source(folder: Path) -> Bundle:
     if (folder / "config.pbtxt").is_file() and not (folder / bundle_files.CARD_FILE).is_file():
         return bundle_files.checked(*bundles.find(folder))
     return bundle_files.read_bundle(folder)
-
-
-def _device() -> Device:
-    try:
-        return cuda.runtime().device()
-    except EngineError as error:
-        raise PlanError(f"a plan is built on the GPU that runs it: {error}") from error
 
 
 def _pictures(order: Order, source: Bundle) -> Recorded:

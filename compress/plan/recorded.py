@@ -84,7 +84,8 @@ def read(folder: Path) -> Recorded | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # Opened here: NumPy leaves a file open that turns out to be no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             named: Mapping[str, Any] = {name: stored[name] for name in stored.files}
         pictures, digest = named[_PICTURES], str(named[_DIGEST])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -1,0 +1,234 @@
+"""A plan is built, checked and installed on a stand-in for TensorRT: see tests/standin."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from compress.errors import PlanError
+from compress.plan import planning, recorded
+from compress.plan.build import Options
+from compress.plan.planning import Order
+from contract import plan_card
+from contract.errors import EngineError
+from tests.bundles import colour_card, colour_graph, write_bundle
+from tests.standin import plan as standin_plan
+from tests.standin.gpu import Gpu
+from tests.standin.standin import Install
+
+pytest_plugins = ["tests.standin.fixtures"]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    folder = write_bundle(tmp_path / "colours", colour_graph(), colour_card())
+    pictures = np.random.default_rng(0).integers(0, 256, (11, 8, 8, 3), dtype=np.uint8)
+    recorded.ask(folder / "model.onnx", pictures, "noise").save(folder)
+    return folder
+
+
+def ordered(bundle: Path, **changes: object) -> Order:
+    return Order(bundle, bundle.parent / "repository", "colours", **changes)  # type: ignore[arg-type]
+
+
+def config_of(version: Path) -> ModelConfig:
+    return text_format.Parse((version.parent / "config.pbtxt").read_text(), ModelConfig())
+
+
+def plans_of(version: Path) -> dict[str, plan_card.PlanCard]:
+    parameters = {key: entry.string_value for key, entry in config_of(version).parameters.items()}
+    return plan_card.from_parameters(parameters)
+
+
+@pytest.mark.parametrize("tensorrt", ["8.5.2", "8.6.1", "10.3.0", "11.4.1"])
+@pytest.mark.parametrize("body", ["float16", "tf32", "float32"])
+def test_a_plan_is_built_checked_and_installed(bundle, install: Install, tensorrt, body):
+    install(tensorrt, Gpu(name="H100", capability=(9, 0)))
+
+    version, checked = planning.plan(
+        ordered(bundle, options=Options(body=body, max_batch=4, best_batch=2))
+    )
+
+    assert version == bundle.parent / "repository" / "colours" / "1"
+    assert checked.parity.agreement == 1
+    files = sorted(path.name for path in version.iterdir())
+    assert files == ["model.onnx", "model.sm90.json", "model.sm90.plan"]
+    config = config_of(version)
+    assert (config.platform, config.backend) == ("tensorrt_plan", "")
+    assert config.default_model_filename == "model.sm90.plan"
+    assert dict(config.cc_model_filenames) == {"9.0": "model.sm90.plan"}
+    assert [entry.batch_size for entry in config.model_warmup] == [1, 2, 3, 4]
+    card = plans_of(version)["model.sm90.plan"]
+    assert (card.tensorrt, card.capability, card.gpu, card.max_batch) == (
+        tensorrt,
+        "9.0",
+        "H100",
+        4,
+    )
+    assert ("TF32" in card.flags) is (body == "tf32")
+    assert ("FP16" in card.flags) is (body == "float16" and tensorrt.startswith("8"))
+    report = json.loads((version / "model.sm90.json").read_text())
+    assert report["parity"]["agreement"] == 1
+    assert set(report["latency_ms"]) == {"1", "2"}
+    assert set(report["layers"]) == {"eligible", "picked", "int8", "fell_back"}
+
+
+def test_a_plan_for_another_gpu_joins_those_that_are_there(bundle, install: Install):
+    install("10.3.0", Gpu(name="A100", capability=(8, 0)))
+    first, _ = planning.plan(ordered(bundle, options=Options(max_batch=4, best_batch=4)))
+    install("10.3.0", Gpu(name="H100", capability=(9, 0)))
+
+    second, _ = planning.plan(ordered(bundle))
+
+    assert (first.name, second.name) == ("1", "2")
+    assert (second / "model.sm80.plan").read_bytes() == (first / "model.sm80.plan").read_bytes()
+    assert (second / "model.sm80.json").is_file()
+    config = config_of(second)
+    assert dict(config.cc_model_filenames) == {"8.0": "model.sm80.plan", "9.0": "model.sm90.plan"}
+    # What all of them can take.
+    assert config.max_batch_size == 4
+    assert plans_of(second)["model.sm80.plan"].gpu == "A100"
+
+
+def test_plans_of_another_network_are_left_behind(bundle, install: Install):
+    install("10.3.0", Gpu(capability=(8, 0)))
+    planning.plan(ordered(bundle))
+    graph = colour_graph()
+    graph.doc_string = "another"
+    write_bundle(bundle, graph, colour_card())
+    pictures = np.zeros((1, 8, 8, 3), np.uint8)
+    recorded.ask(bundle / "model.onnx", pictures, "black").save(bundle)
+    install("10.3.0", Gpu(capability=(9, 0)))
+
+    version, _ = planning.plan(ordered(bundle))
+
+    assert set(plans_of(version)) == {"model.sm90.plan"}
+
+
+def test_a_plan_that_answers_otherwise_is_not_installed(bundle, install: Install):
+    install("10.3.0")
+    path = bundle / recorded.FILE
+    with np.load(path) as stored:
+        named = {name: stored[name] for name in stored.files}
+    named["answer.scores"] = np.roll(named["answer.scores"], 1, axis=1)
+    np.savez(path, **named)
+
+    with pytest.raises(PlanError, match=r"does not compute what the graph computes.*installed"):
+        planning.plan(ordered(bundle))
+
+    assert not (bundle.parent / "repository" / "colours").exists()
+
+
+def test_a_published_model_is_planned_with_pictures_of_a_folder(bundle, install: Install):
+    from PIL import Image  # noqa: PLC0415 - one test makes a picture
+
+    from compress.plan.repository import publish  # noqa: PLC0415 - one test publishes
+
+    install("10.3.0")
+    folder = bundle.parent / "pictures"
+    folder.mkdir()
+    Image.new("RGB", (20, 12), "red").save(folder / "red.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    published = publish(bundle, bundle.parent / "published", "colours").parent
+
+    version, checked = planning.plan(
+        Order(published, bundle.parent / "repository", "colours", pictures=folder)
+    )
+
+    assert checked.parity.agreement == 1
+    assert (version / "model.onnx").read_bytes() == (bundle / "model.onnx").read_bytes()
+
+
+def test_without_pictures_nothing_is_built(bundle, install: Install):
+    standin = install("10.3.0")
+    standin.building = lambda: pytest.fail("built")
+    (bundle / recorded.FILE).unlink()
+
+    with pytest.raises(PlanError, match=r"expected answers\.npz .* Give some: --pictures DIR"):
+        planning.plan(ordered(bundle))
+
+
+def test_answers_of_another_graph_are_refused(bundle, install: Install):
+    install("10.3.0")
+    graph = colour_graph()
+    graph.doc_string = "another"
+    onnx.save(graph, bundle / "model.onnx")
+
+    with pytest.raises(PlanError, match="holds the answers of another graph"):
+        planning.plan(ordered(bundle))
+
+
+@pytest.mark.parametrize("kept", [0, 100])
+def test_cut_off_answers_are_refused(bundle, install: Install, kept):
+    install("10.3.0")
+    path = bundle / recorded.FILE
+    path.write_bytes(path.read_bytes()[:kept])
+
+    with pytest.raises(PlanError, match=r"found a damaged file .* Copy the bundle again"):
+        planning.plan(ordered(bundle))
+
+
+def test_what_tensorrt_says_is_in_the_refusal(bundle, install: Install):
+    standin = install("10.3.0")
+
+    def fail() -> None:
+        raise MemoryError("no")
+
+    standin.building = fail
+    with pytest.raises(MemoryError):
+        planning.plan(ordered(bundle))
+    assert not (bundle.parent / "repository" / "colours").exists()
+
+
+def test_the_times_of_kernels_are_kept_for_the_next_build(bundle, install: Install):
+    install("10.3.0", Gpu(capability=(9, 0)))
+    planning.plan(ordered(bundle))
+
+    kept = bundle.parent / "repository" / ".timing-sm90-10.3.0"
+    assert json.loads(kept.read_bytes())["layers"]
+    # A folder would be a model to Triton.
+    assert kept.is_file()
+
+
+def test_no_tensorrt_is_said_in_one_sentence(bundle):
+    with pytest.raises(PlanError, match="building a plan needs TensorRT"):
+        planning.plan(ordered(bundle))
+
+
+def test_no_gpu_is_said_in_one_sentence(bundle, install: Install):
+    install("10.3.0", Gpu(status=100))
+
+    with pytest.raises(EngineError, match="expected an NVIDIA GPU"):
+        planning.plan(ordered(bundle))
+
+
+def test_search_keeps_the_fastest_form_that_holds(bundle, install: Install):
+    install("10.3.0")
+
+    _, checked = planning.plan(ordered(bundle, search=True))
+
+    assert checked.form.endswith("rounded at gemm+add+bmm")
+
+
+def test_the_builder_gets_what_the_options_say(bundle, install: Install):
+    install("10.3.0", Gpu(capability=(8, 0)))
+    options = Options(
+        body="float32", sparse=False, max_batch=8, best_batch=4, level=5, own_kernels=True
+    )
+
+    version, _ = planning.plan(ordered(bundle, options=options))
+
+    built = (version / "model.sm80.plan").read_bytes()
+    header, _ = standin_plan.unpack(built, "10.3.0", (8, 0))
+    assert header["flags"] == []
+    assert header["level"] == 5
+    assert header["tactics"] > 0
+    assert header["verbosity"] == "DETAILED"
+    assert [shape[0] for shape in header["profile"]["image"]] == [1, 4, 8]
+    assert header["strongly_typed"]
