@@ -31,7 +31,7 @@ class Meter(Protocol):
     def name(self) -> str:
         """What is measured, and by what."""
 
-    def joules(self, work: Callable[[], None]) -> float:
+    def joules(self, work: Callable[[], object]) -> float:
         """Return what was drawn while some work was done."""
 
 
@@ -84,7 +84,7 @@ class Nvml:
     def _millijoules(self) -> int:
         return int(self.nvml.nvmlDeviceGetTotalEnergyConsumption(self.device))
 
-    def joules(self, work: Callable[[], None]) -> float:
+    def joules(self, work: Callable[[], object]) -> float:
         """Return what the board drew while some work was done."""
         before = self._millijoules()
         work()
@@ -96,7 +96,7 @@ class Tegrastats:
 
     name = "the module's power rails, by tegrastats"
 
-    def joules(self, work: Callable[[], None]) -> float:
+    def joules(self, work: Callable[[], object]) -> float:
         """Return mean power times time while some work was done.
 
         Raises:

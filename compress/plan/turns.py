@@ -7,10 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
-# Calls in a row that do not count: a processor, a cache and a clock are warm after them.
-WARM_UP: Final = 2
+
+@dataclass(frozen=True)
+class Burst:
+    """Calls of one contender in a row.
+
+    Args:
+        counted: Whose times count.
+        warm_up: Before them, until caches and clocks are as they are under load.
+    """
+
+    counted: int
+    warm_up: int
 
 
 class Timed(Protocol):
@@ -26,7 +37,7 @@ class Timed(Protocol):
 
 
 def in_turns(
-    contenders: Mapping[str, Timed], batch: int, calls: int, burst: int
+    contenders: Mapping[str, Timed], batch: int, calls: int, burst: Burst
 ) -> dict[str, list[float]]:
     """Time contenders in bursts of a few calls, one burst of each after the other.
 
@@ -37,15 +48,16 @@ def in_turns(
         contenders: By name.
         batch: Pictures a call.
         calls: Counted calls of each, rounded up to whole bursts.
-        burst: Counted calls in a row.
+        burst: Calls in a row.
 
     Returns:
         Milliseconds of each counted call, by name.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _turn in range(math.ceil(calls / burst)):
+    for _turn in range(math.ceil(calls / burst.counted)):
         for name, contender in contenders.items():
-            times[name] += contender.time_ms(batch, WARM_UP + burst)[WARM_UP:]
+            taken = contender.time_ms(batch, burst.warm_up + burst.counted)
+            times[name] += taken[burst.warm_up :]
     return times
 
 

@@ -16,6 +16,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from compress.errors import PlanError
+from compress.plan.sweep import swept
 from compress.plan.typed import checked, opset_of, set_opset
 
 OPSET_FP8: Final = 19
@@ -125,10 +126,6 @@ class _Graph:
     def finished(self, opset: int = 0) -> onnx.ModelProto:
         """Drop what nothing reads any more, and check the rest."""
         nodes = self.model.graph.node
-        read = {name for node in nodes for name in node.input}
-        for node in self.nodes("QuantizeLinear"):
-            if node.output[0] not in read:
-                nodes.remove(node)
         if opset > opset_of(self.model):
             changing = sorted({node.op_type for node in nodes} & _CHANGING)
             if changing:
@@ -138,7 +135,7 @@ class _Graph:
                 )
             set_opset(self.model, opset)
             self.model.ir_version = max(self.model.ir_version, _IR_VERSIONS[opset])
-        return checked(self.model)
+        return checked(swept(self.model))
 
     def pass_by(self, node: NodeProto) -> None:
         """Take a DequantizeLinear out: its readers get what was rounded, unrounded."""
