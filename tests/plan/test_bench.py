@@ -17,7 +17,7 @@ from contract.card import ModelCard, Precision
 from contract.errors import EngineError
 from contract.preprocess import Preprocessing
 from tests.bundles import write_bundle
-from tests.standin.gpu import Gpu
+from tests.standin.gpu import NO_DEVICE, Gpu
 from tests.standin.standin import Install
 
 pytest_plugins = ["tests.standin.fixtures"]
@@ -217,7 +217,7 @@ def test_the_table_grows_network_by_network(bundle, install: Install, tmp_path):
 
 
 def test_a_machine_without_a_gpu_is_named(bundle, install: Install):
-    install("10.3.0", Gpu(count=0))
+    install("10.3.0", Gpu(status=NO_DEVICE))
 
     with pytest.raises(EngineError):
         list(bench.run([bundle], QUICK))
