@@ -182,8 +182,8 @@ def _keep_in_float32(trt: Any, network: Any, config: Any) -> None:
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         if layer.name.startswith(layer_norm.PREFIX):
-            layer.precision = trt.float32
-            layer.set_output_type(0, trt.float32)
+            layer.precision = trt.DataType.FLOAT
+            layer.set_output_type(0, trt.DataType.FLOAT)
 
 
 def _set_flags(

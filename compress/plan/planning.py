@@ -16,8 +16,6 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
-from contract.cuda import Device
-from contract.engine import Engine
 
 from compress import agreement, bundles
 from compress.agreement import Parity
@@ -31,6 +29,8 @@ from compress.plan.capability import Gpu
 from compress.plan.recorded import Recorded
 from compress.plan.repository import check_name
 from contract import cuda
+from contract.cuda import Device
+from contract.engine import Engine
 from contract.plan_card import PlanCard
 
 _LOG = logging.getLogger(__name__)
