@@ -59,7 +59,7 @@ class Build:
                 trt.ILogger.__init__(self)
                 self.lines: list[str] = []
 
-            def log(self, severity: Any, msg: str) -> None:
+            def log(self, severity: Any, msg: str) -> None:  # noqa: ARG002
                 self.lines.append(msg)
 
         self.trt, self.log = trt, Log()
@@ -206,20 +206,20 @@ def test_a_monitor_sees_the_progress_and_can_end_the_build(install: Install):
             trt.IProgressMonitor.__init__(self)
             self.goes_on, self.seen = goes_on, []
 
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+        def phase_start(self, phase_name: str, *_: object) -> None:
             self.seen.append(phase_name)
 
-        def step_complete(self, phase_name: str, step: int) -> bool:
+        def step_complete(self, *_: object) -> bool:
             return self.goes_on
 
         def phase_finish(self, phase_name: str) -> None:
-            self.seen.append("end")
+            self.seen.append(f"end of {phase_name}")
 
     for goes_on in (True, False):
         build = Build(trt).parsed(graph())
         build.config.progress_monitor = monitor = Monitor(goes_on)
         assert (build.plan() is not None) is goes_on
-        assert monitor.seen == ["Building Engine", "end"]
+        assert monitor.seen == ["Building Engine", "end of Building Engine"]
 
 
 def test_a_logger_that_was_never_begun_is_refused(standin: StandIn):
