@@ -31,7 +31,7 @@ from tests.standin.standin import Install, StandIn
 
 pytest_plugins = ["tests.standin.fixtures"]
 
-CARD = PlanCard("10.3.0", "8.7", "Orin", "540.4.0", ("SPARSE_WEIGHTS",), 8)
+CARD = PlanCard("10.3.0", "8.7", "Orin", "540.4.0", ("SPARSE_WEIGHTS",), 8, "ab" * 32)
 A100 = dataclasses.replace(CARD, capability="8.0", gpu="A100")
 
 
