@@ -149,6 +149,15 @@ class Data(_Part):
         """The training folders, however many were given."""
         return self.train if isinstance(self.train, list) else [self.train]
 
+    def for_classification(self) -> list[str]:
+        """Say what other tasks cannot take, and what to do about each."""
+        faults = []
+        if self.augment.mix:
+            faults.append("cannot learn from blended pictures, leave data.augment.mix out")
+        if self.source == "digits":
+            faults.append("has no source digits, set data.source: folder")
+        return faults
+
 
 class Schedule(_Part):
     """One run of the optimiser (AdamW, cosine decay after a linear warm-up).
@@ -357,8 +366,8 @@ class Recipe(_Part):
     def _parts_agree(self) -> Recipe:
         if (task := FAMILIES[self.network.family].task) != self.task:
             raise ValueError(f"family {self.network.family} needs task: {task}, got {self.task}")
-        if self.task != "classify" and (self.data.augment.mix or self.data.source == "digits"):
-            raise ValueError("augment.mix and data.source digits belong to task: classify")
+        if self.task != "classify" and (faults := self.data.for_classification()):
+            raise ValueError(f"task: {self.task} {' and '.join(faults)}")
         if bool(self.network.architecture) != (self.teacher is not None):
             raise ValueError(
                 "an architecture needs a teacher schedule to train it, a checkpoint needs none"

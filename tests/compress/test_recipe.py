@@ -100,6 +100,27 @@ def test_a_value_that_cannot_work_is_refused_where_it_stands(tmp_path, path, val
     assert path in refusal(tmp_path, tiny.changed(tiny.plain_recipe(tmp_path), path, value))
 
 
+MIXED = "cannot learn from blended pictures, leave data.augment.mix out"
+DIGITS = "has no source digits, set data.source: folder"
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"augment": {"mix": 0.5}}, MIXED),
+        ({"source": "digits"}, DIGITS),
+        ({"augment": {"mix": 0.5}, "source": "digits"}, f"{MIXED} and {DIGITS}"),
+    ],
+)
+def test_what_only_classification_takes_is_named_alone(tmp_path, data, said):
+    plain = tiny.changed(tiny.plain_recipe(tmp_path), "network.family", "upernet")
+    plain["data"] = {**plain["data"], **data}
+
+    message = refusal(tmp_path, {**plain, "task": "segment"})
+
+    assert message.endswith(f"recipe: task: segment {said}")
+
+
 def test_every_fault_is_named_at_once(tmp_path):
     plain = tiny.changed(tiny.plain_recipe(tmp_path), "threads", 0)
     message = refusal(tmp_path, tiny.changed(plain, "teacher.learning_rate", -1))
