@@ -84,10 +84,15 @@ def inline(names: list[str]) -> LabelSet:
         CardError: No name, an empty name, or the same name twice.
     """
     if not names or not all(name.strip() for name in names):
-        raise CardError(f"labels need at least one name and no empty one, got {names!r}")
+        raise CardError(
+            f"labels: expected at least one name and no empty one, got {names!r}. Name each class."
+        )
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
-        raise CardError(f"labels must differ, these come twice: {', '.join(twice)}")
+        raise CardError(
+            f"labels: expected each name once, more often come {', '.join(twice)}. Leave out "
+            "what is repeated, or tell classes of one name apart, such as 'crane (bird)'."
+        )
     return LabelSet("inline", tuple(names), tuple(names))
 
 

@@ -111,9 +111,9 @@ def test_inline_labels_are_their_own_ids():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([], "at least one name"),
+        ([], r"at least one name .* got \[\]\. Name each class\."),
         (["a", " "], "no empty one"),
-        (["b", "a", "b", "a"], "these come twice: a, b"),
+        (["b", "a", "b", "a"], r"more often come a, b\. Leave out what is repeated, or tell"),
     ],
 )
 def test_inline_labels_that_are_empty_or_repeated_are_refused(names, message):
