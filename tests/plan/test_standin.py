@@ -59,7 +59,7 @@ class Build:
                 trt.ILogger.__init__(self)
                 self.lines: list[str] = []
 
-            def log(self, severity: Any, msg: str) -> None:  # noqa: ARG002
+            def log(self, severity: Any, msg: str) -> None:
                 self.lines.append(msg)
 
         self.trt, self.log = trt, Log()
