@@ -96,6 +96,7 @@ def plan(order: Order) -> tuple[Path, Checked]:
     Raises:
         PlanError: This GPU or TensorRT cannot run the network, the builder refuses the graph, the
             plan answers otherwise than the graph, or the repository cannot take it.
+        SparsityError: A weight does not follow the pattern that the card names.
         EngineError: There is no GPU, or the plan does not run on it.
     """
     check_name(order.name)
