@@ -126,7 +126,8 @@ class OnnxParser(Native):
     _standin: Any
 
     def __init__(self, network: INetworkDefinition, logger: ILogger) -> None:
-        self._network, self._logger = network, require_logger(logger)
+        self._network = network
+        self._logger = self._standin.logger(require_logger(logger), self)
         self._errors: list[ParserError] = []
 
     num_errors = property(lambda self: len(self._errors))
@@ -273,7 +274,7 @@ class Builder(Native):
     def __init__(self, logger: ILogger) -> None:
         if self._standin.gpu.status:
             raise TypeError("pybind11::init(): factory function returned nullptr")
-        self._logger = require_logger(logger)
+        self._logger = self._standin.logger(require_logger(logger), self)
 
     platform_has_fast_fp16 = property(lambda self: True)
     platform_has_fast_int8 = property(lambda self: True)
