@@ -134,7 +134,7 @@ def test_what_the_builder_says_is_in_the_refusal(install: Install):
         standin.module.ILogger.ERROR, "10: no implementation for node fc1"
     )
 
-    with pytest.raises(PlanError, match=r"10\.3\.0 built no plan: 10: no implementation for node"):
+    with pytest.raises(PlanError, match=r"10\.3\.0 built no plan: no implementation for node"):
         build(network(), Options())
 
 

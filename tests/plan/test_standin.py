@@ -235,7 +235,7 @@ def test_the_first_logger_is_used_as_long_as_what_has_it_lives(standin: StandIn)
             standin.module.ILogger.__init__(self)
             self.lines: list[str] = []
 
-        def log(self, severity: Any, msg: str) -> None:  # noqa: ARG002
+        def log(self, severity: Any, msg: str) -> None:
             self.lines.append(msg)
 
     second = Log()
