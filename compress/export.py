@@ -25,8 +25,7 @@ from compress import attention, empty_masks, parity, qdq
 from compress.agreement import Parity
 from compress.errors import ExportError
 from compress.networks.network import Network
-from compress.plan import recorded
-from compress.prune import PATTERNS, Pattern
+from compress.plan import recorded, sparsity
 from compress.quantize import formats_of, freeze_scales
 from contract.card import ModelCard
 from contract.preprocess import Preprocessing
@@ -101,8 +100,8 @@ def write_bundle(
         folder: Replaced as a whole.
 
     Raises:
-        SparsityError: A weight in the graph does not follow the card's pattern.
-        ExportError: ONNX Runtime and the network disagree, or a weight is missing.
+        SparsityError: A weight in the graph does not follow the card's pattern, or is missing.
+        ExportError: ONNX Runtime and the network disagree.
     """
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -110,7 +109,7 @@ def write_bundle(
     try:
         model = unfinished / "model.onnx"
         write_graph(network, card.preprocessing, model)
-        check_sparsity(model, pruned, PATTERNS[card.precision.sparsity])
+        sparsity.check(onnx.load(model), card.precision.sparsity, model.name, pruned)
         batches = list(pictures)
         found = parity.check(network, model, batches, card.task)
         shown = torch.cat(batches)[: recorded.MOST_PICTURES].numpy()
@@ -123,22 +122,6 @@ def write_bundle(
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return found
-
-
-def check_sparsity(model: Path, pruned: list[str], pattern: Pattern) -> None:
-    """Check on the stored weights themselves that every pruned layer follows its pattern.
-
-    Raises:
-        SparsityError: A group of a weight holds more than may survive.
-        ExportError: A weight is not in the graph under its own name.
-    """
-    stored = {entry.name: entry for entry in onnx.load(model).graph.initializer}
-    for name in pruned:
-        matches = [entry for key, entry in stored.items() if key.endswith(name)]
-        if len(matches) != 1:
-            raise ExportError(f"expected weight {name} once in {model.name}, found {len(matches)}")
-        weight = qdq.stored_weight(matches[0])
-        pattern.check(weight.flatten(1), name, f"in {model.name}")
 
 
 @contextlib.contextmanager

@@ -118,11 +118,6 @@ def add_biases(model: onnx.ModelProto) -> None:
             model.graph.initializer.append(stored[name])
 
 
-def stored_weight(entry: onnx.TensorProto) -> Tensor:
-    """Read an initialiser of any format, without its scale, as float32."""
-    return torch.from_numpy(numpy_helper.to_array(entry).astype(np.float32))
-
-
 def _steps(node: onnx.NodeProto, stored: dict[str, onnx.TensorProto]) -> npt.NDArray[np.generic]:
     """Do what a QuantizeLinear would do with its constant input."""
     values, scale = (numpy_helper.to_array(stored[name]) for name in node.input[:2])

@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from compress.networks import FAMILIES
 from contract.preprocess import Preprocessing
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -33,16 +34,6 @@ _NOT_DECISIVE: Any = {
     "teacher": {"micro_batch"},
     "prune": {"schedule": {"micro_batch"}},
     "quantize": {"schedule": {"micro_batch"}},
-}
-
-
-# What networks of a family are for, where that is not to classify.
-TASK_OF: Final = {
-    "upernet": "segment",
-    "detr": "detect",
-    "deformable_detr": "detect",
-    "mask_rcnn": "detect",
-    "cascade_mask_rcnn": "detect",
 }
 
 
@@ -83,10 +74,11 @@ class Network(_Part):
     def _one_source(self) -> Network:
         if (self.checkpoint is None) == (not self.architecture):
             raise ValueError("give either checkpoint or architecture, not both and not neither")
-        if self.backbone is not None and (self.checkpoint or self.family not in TASK_OF):
+        others = [name for name, family in FAMILIES.items() if family.task != "classify"]
+        if self.backbone is not None and (self.checkpoint or self.family not in others):
             raise ValueError(
                 "backbone fills the backbone of an architecture that detects or segments: give it "
-                f"with architecture and a family among {', '.join(TASK_OF)}"
+                f"with architecture and a family among {', '.join(others)}"
             )
         return self
 
@@ -156,6 +148,15 @@ class Data(_Part):
     def train_folders(self) -> list[Path]:
         """The training folders, however many were given."""
         return self.train if isinstance(self.train, list) else [self.train]
+
+    def for_classification(self) -> list[str]:
+        """Say what other tasks cannot take, and what to do about each."""
+        faults = []
+        if self.augment.mix:
+            faults.append("cannot learn from blended pictures, leave data.augment.mix out")
+        if self.source == "digits":
+            faults.append("has no source digits, set data.source: folder")
+        return faults
 
 
 class Schedule(_Part):
@@ -363,10 +364,10 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Recipe:
-        if (task := TASK_OF.get(self.network.family, "classify")) != self.task:
+        if (task := FAMILIES[self.network.family].task) != self.task:
             raise ValueError(f"family {self.network.family} needs task: {task}, got {self.task}")
-        if self.task != "classify" and (self.data.augment.mix or self.data.source == "digits"):
-            raise ValueError("augment.mix and data.source digits belong to task: classify")
+        if self.task != "classify" and (faults := self.data.for_classification()):
+            raise ValueError(f"task: {self.task} {' and '.join(faults)}")
         if bool(self.network.architecture) != (self.teacher is not None):
             raise ValueError(
                 "an architecture needs a teacher schedule to train it, a checkpoint needs none"

@@ -162,6 +162,7 @@ class Engine:
             self._free()
 
     def _load(self, plan: bytes) -> None:
+        self._log.said.clear()
         try:
             self._runtime = self._trt.Runtime(self._log)
         except (TypeError, RuntimeError) as error:

@@ -1,11 +1,13 @@
-"""What TensorRT writes into its log while it loads and runs a plan, and what that means."""
+"""What TensorRT writes into its log, and what that means for a plan that it does not load."""
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from contract.cuda import Device
@@ -22,8 +24,12 @@ _OTHER_VERSION: Final = "Version tag does not match"
 _NO_PLAN: Final = "MAGIC_TAG"
 
 
+@functools.cache
 def log_of(trt: Any) -> Any:
-    """Return a logger for TensorRT; its ``said`` holds what the last errors said, as texts.
+    """Return the logger of this process for TensorRT; its ``said`` holds the last errors, as texts.
+
+    One for all that builds and runs: TensorRT goes on with the first it was given as long as
+    anything made with it lives, and ignores others.
 
     Args:
         trt: The module ``tensorrt``.
@@ -34,14 +40,34 @@ def log_of(trt: Any) -> Any:
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.said: deque[str] = deque(maxlen=_KEPT_LINES)
+            self.keepers: list[list[str]] = []
 
         def log(self, severity: Any, msg: str) -> None:
+            for lines in tuple(self.keepers):
+                lines.append(msg.strip())
             if severity in errors:
                 self.said.append(_PLACE.sub("", msg.strip(), count=1))
             elif severity == trt.ILogger.WARNING:
                 logger.info("TensorRT: %s", msg.strip())
 
     return Log()
+
+
+@contextmanager
+def kept(trt: Any) -> Iterator[list[str]]:
+    """Keep what TensorRT writes, of every severity, while the block runs.
+
+    Args:
+        trt: The module ``tensorrt``; what is built has to be given ``log_of(trt)``.
+    """
+    lines: list[str] = []
+    keepers = log_of(trt).keepers
+    keepers.append(lines)
+    try:
+        yield lines
+    finally:
+        # By identity: two lists with the same lines are equal.
+        keepers[:] = [other for other in keepers if other is not lines]
 
 
 def refusal(name: str, said: Iterable[str], tensorrt: str, device: Device) -> str:

@@ -1,4 +1,8 @@
-"""Label sets: the names behind the class indices of a network, by set name or inline."""
+"""Label sets: the names behind the class indices of a network, by set name or inline.
+
+Source: of ``ade20k``, the numbers and the first name of each class in objectInfo150.txt of
+https://github.com/CSAILVision/sceneparsing at commit 4ce20bd9115d415d545b26eaa0387a0740838ba5.
+"""
 
 from __future__ import annotations
 
@@ -80,10 +84,15 @@ def inline(names: list[str]) -> LabelSet:
         CardError: No name, an empty name, or the same name twice.
     """
     if not names or not all(name.strip() for name in names):
-        raise CardError(f"labels need at least one name and no empty one, got {names!r}")
+        raise CardError(
+            f"labels: expected at least one name and no empty one, got {names!r}. Name each class."
+        )
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
-        raise CardError(f"labels must differ, these come twice: {', '.join(twice)}")
+        raise CardError(
+            f"labels: expected each name once, more often come {', '.join(twice)}. Leave out "
+            "what is repeated, or tell classes of one name apart, such as 'crane (bird)'."
+        )
     return LabelSet("inline", tuple(names), tuple(names))
 
 

@@ -117,6 +117,23 @@ class SceneParsing(Pictures):
             )
         return np.where(numbers == 0, IGNORED, numbers - (numbers != IGNORED)).astype(np.uint8)
 
+    def label_nothing(self) -> bool:
+        """Say whether there are maps that can be read and no pixel is labelled in any of them.
+
+        Looks no further than the first labelled pixel.
+        """
+        readable = False
+        for index in range(len(self)):
+            try:
+                truth = self.truth(index)
+            except DataError:
+                # Whoever reads the picture itself learns why.
+                continue
+            if (truth != IGNORED).any():
+                return False
+            readable = True
+        return readable
+
     def _annotation(self, index: int) -> Path:
         if self.annotations is None:
             raise DataError(f"the pictures below {self.images} were opened without class maps")

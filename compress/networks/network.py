@@ -60,6 +60,8 @@ class Network(nn.Module):
         std: Per channel.
     """
 
+    # What it is for, as recipes and cards call it.
+    task: ClassVar[str]
     # Of the exported graph, in its order.
     outputs: ClassVar[tuple[str, ...]]
 
@@ -100,6 +102,7 @@ class Network(nn.Module):
 class Classifier(Network):
     """An image classifier of transformers: its body gives ``logits`` [b, k]."""
 
+    task = "classify"
     outputs = ("scores",)
 
     def forward(self, images: Tensor, _hint: None = None) -> Tensor:
@@ -137,6 +140,11 @@ class Family:
     unhandled: Callable[[nn.Module], dict[str, str]] = _nothing
     wrap: type[Network] = Classifier
     criterion: Criterion = field(default_factory=OneClass)
+
+    @property
+    def task(self) -> str:
+        """What its networks are for, as recipes and cards call it."""
+        return self.wrap.task
 
 
 @contextmanager

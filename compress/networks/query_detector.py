@@ -26,6 +26,7 @@ class QueryDetector(Network):
     valid pixels, so nothing but pixels tells two pictures apart.
     """
 
+    task = "detect"
     outputs = ("scores", "labels", "boxes")
 
     def forward(self, images: Tensor, hint: Tensor | None = None) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ class RegionDetector(Network):
     Its body is of a fixed input size.
     """
 
+    task = "detect"
     outputs = ("scores", "labels", "boxes", "masks")
 
     body: RegionBody

@@ -10,6 +10,7 @@ from compress.networks.network import Network
 class Segmenter(Network):
     """A network for semantic segmentation of transformers: its body gives ``logits``."""
 
+    task = "segment"
     outputs = ("class_map",)
 
     def forward(self, images: Tensor, _hint: None = None) -> Tensor:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from compress.errors import PlanError
 from compress.plan import bundle as bundle_files
-from compress.plan import tensorrt_api
 from compress.plan.bench_network import Machine, Network, Settings
 from compress.plan.bench_table import GPU_NOTE, Row, Table
 from compress.plan.bundle import Bundle
 from compress.plan.contenders import BASELINES
 from compress.plan.energy import Meter, find_meter
 from contract import cuda
+from contract.engine import tensorrt
 
 
 def run(bundles: Sequence[Path], settings: Settings) -> Iterator[Table]:
@@ -27,10 +27,10 @@ def run(bundles: Sequence[Path], settings: Settings) -> Iterator[Table]:
         settings: How.
 
     Raises:
-        PlanError: A bundle is damaged, or TensorRT is not installed.
-        EngineError: There is no GPU.
+        PlanError: A bundle is damaged.
+        EngineError: There is no GPU, or TensorRT is not installed.
     """
-    machine = Machine(cuda.runtime().device(), tensorrt_api.load().__version__)
+    machine = Machine(cuda.runtime().device(), tensorrt().__version__)
     # All of them first: a broken one is not found out after an hour.
     sources = [source(folder) for folder in bundles]
     meter, energy = _meter(settings)

@@ -73,6 +73,15 @@ class Ratio:
 
 
 @dataclass(frozen=True)
+class _Column:
+    """What a table shows of each row, under a title that may belong to a group."""
+
+    group: str
+    title: str
+    show: Callable[[Row], str]
+
+
+@dataclass(frozen=True)
 class Table:
     """A comparison.
 
@@ -131,11 +140,12 @@ class Table:
 
     def text(self) -> str:
         """Return the table for a terminal."""
+        columns = self._columns()
         lines = [self.machine]
         for network in self.networks():
-            cells = [self._titles(), *self._cells(network)]
+            cells = [["", *(column.title for column in columns)], *self._cells(network)]
             widths = [max(len(line[at]) for line in cells) for at in range(len(cells[0]))]
-            lines += ["", network]
+            lines += ["", network, _groups(columns, widths)]
             lines += [
                 "  ".join(
                     [line[0].ljust(widths[0])]
@@ -148,51 +158,52 @@ class Table:
 
     def markdown(self) -> str:
         """Return the table for a page."""
-        titles = self._titles()
+        columns = self._columns()
+        titles = ["", *(f"{column.group} {column.title}".strip() for column in columns)]
         lines = [self.machine, ""]
         for network in self.networks():
             lines += [f"**{network}**", ""]
-            lines += [_line(titles), _line(["---"] + ["---:"] * (len(titles) - 1))]
+            lines += [_line(titles), _line(["---"] + ["---:"] * len(columns))]
             lines += [_line(cells) for cells in self._cells(network)]
             lines += ["", *(f"{remark}  " for remark in self._remarks(network)), ""]
         return "\n".join([*lines, *(f"{note}  " for note in self.notes)]).rstrip() + "\n"
 
-    def _titles(self) -> list[str]:
-        kept = [title for title, _show in self._columns()]
-        return ["", *kept]
-
     def _cells(self, network: str) -> list[list[str]]:
         columns = self._columns()
         return [
-            [row.contender, *(show(row) for _title, show in columns)]
+            [row.contender, *(column.show(row) for column in columns)]
             for row in self.rows
             if row.network == network and row.p50_ms is not None
         ]
 
-    def _columns(self) -> list[tuple[str, Callable[[Row], str]]]:
+    def _columns(self) -> list[_Column]:
         """Return the columns that say something of at least one row."""
 
         def over(other: str, what: str) -> Callable[[Row], str]:
             return lambda row: _number(getattr(self.ratio(row, other), what), ".2f", "x")
 
-        def sparse(row: Row) -> str:
-            return " and ".join(f"{picked}/{all_}" for all_, picked in row.sparse.values())
+        def ratios(group: str) -> list[_Column]:
+            return [
+                _Column(group, f"/ {name}" if self.baselines[1:] else "ratio", over(name, group))
+                for name in self.baselines
+            ]
 
-        columns: list[tuple[str, Callable[[Row], str]]] = [
-            ("p50 ms", lambda row: _number(row.p50_ms, ".3f")),
-            ("p99 ms", lambda row: _number(row.p99_ms, ".3f")),
-            *((f"latency / {name}", over(name, "latency")) for name in self.baselines),
-            ("images/s", lambda row: _number(row.throughput, ".0f")),
-            ("at batch", lambda row: str(row.best_batch or "")),
-            *((f"throughput / {name}", over(name, "throughput")) for name in self.baselines),
-            (f"least / {self.baselines[-1]}", over(self.baselines[-1], "least")),
-            ("J / 1,000", lambda row: _number(row.joules, ".1f")),
-            ("sparse layers", sparse),
-            ("differs", lambda row: _number(row.differs, ".0e") + "!" * (row.agrees is False)),
+        columns = [
+            _Column("latency", "p50 ms", lambda row: _number(row.p50_ms, ".3f")),
+            _Column("latency", "p99 ms", lambda row: _number(row.p99_ms, ".3f")),
+            *ratios("latency"),
+            _Column("throughput", "img/s", lambda row: _number(row.throughput, ".0f")),
+            _Column("throughput", "at batch", lambda row: str(row.best_batch or "")),
+            *ratios("throughput"),
+            *(
+                _Column("", f"least / {name}", over(name, "least"))
+                for name in self.baselines[1:][-1:]
+            ),
+            _Column("", "J / 1,000", lambda row: _number(row.joules, ".1f")),
+            _Column("", "sparse layers", _sparse),
+            _Column("", "differs", lambda row: _number(row.differs, ".0e") + _mark(row)),
         ]
-        return [
-            (title, show) for title, show in columns if any(show(row).strip() for row in self.rows)
-        ]
+        return [one for one in columns if any(one.show(row).strip() for row in self.rows)]
 
     def _remarks(self, network: str) -> list[str]:
         remarks = []
@@ -221,6 +232,24 @@ def _said(network: str) -> str:
             if found
         ]
     return f"The paper, over FP32: {'; '.join(told)}"
+
+
+def _groups(columns: Sequence[_Column], widths: Sequence[int]) -> str:
+    """Return the line above the titles: each group where its first column begins."""
+    line, seen = " " * widths[0], ""
+    for column, width in zip(columns, widths[1:], strict=True):
+        shown = column.group if column.group != seen else ""
+        line = f"{line}  {shown.ljust(width)}"
+        seen = column.group
+    return line.rstrip()
+
+
+def _sparse(row: Row) -> str:
+    return " and ".join(f"{picked}/{eligible}" for eligible, picked in row.sparse.values())
+
+
+def _mark(row: Row) -> str:
+    return "!" * (row.agrees is False)
 
 
 def _over(one: float | None, other: float | None) -> float | None:

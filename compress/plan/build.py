@@ -20,10 +20,14 @@ from compress.errors import PlanError
 from compress.plan import builder_log, capability, inspector, layer_norm, tensorrt_api, typed
 from compress.plan.capability import Version
 from compress.plan.inspector import SparsityProof
+from contract import engine_log
+from contract.engine import tensorrt
 
 Body = Literal["float32", "tf32", "float16"]
 
 _LOG = logging.getLogger(__name__)
+# Begins the two lists of the builder, which come at whatever severity.
+_SPARSITY: Final = "(Sparsity)"
 # Kernels of TensorRT itself: what is left where cuBLAS and cuDNN are not to be called.
 _OWN_KERNELS: Final = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
 
@@ -76,7 +80,7 @@ class Built:
         plan: The serialised engine.
         proof: Which layers run sparse and which in INT8.
         layers: The engine inspector's JSON.
-        log: What the builder said, without its verbose lines.
+        log: What the builder said about sparsity.
         seconds: That building took.
         flags: Of the builder, by TensorRT's names.
         tensorrt: Its version, on which alone the plan runs.
@@ -108,14 +112,17 @@ def build(
         what: Is built, for the log.
 
     Raises:
-        PlanError: TensorRT is not installed, or refuses the graph; says what it said.
+        PlanError: TensorRT refuses the graph; says what it said.
+        EngineError: TensorRT is not installed.
     """
-    trt = tensorrt_api.load()
+    trt = tensorrt()
     line = capability.version(trt.__version__)
-    said = tensorrt_api.logger(trt)
-    builder = trt.Builder(said)
+    log = engine_log.log_of(trt)
+    # Reasons of an earlier failure are not those of this one.
+    log.said.clear()
+    builder = trt.Builder(log)
     network = builder.create_network(_network_flags(trt))
-    _parse(trt, network, _form(model, line, options), said)
+    _parse(trt, network, _form(model, line, options), log)
     config = builder.create_builder_config()
     if not line.layer_norms:
         _keep_in_float32(trt, network, config)
@@ -126,20 +133,19 @@ def build(
     _read_timing_cache(config, timing_cache)
     _monitor = tensorrt_api.watch(trt, config, what)
     began = time.monotonic()
-    plan = builder.build_serialized_network(network, config)
+    with engine_log.kept(trt) as lines:
+        plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise PlanError(
-            f"TensorRT {trt.__version__} built no plan: {tensorrt_api.said(said.errors)}"
-        )
+        raise PlanError(f"TensorRT {trt.__version__} built no plan: {tensorrt_api.said(log.said)}")
     seconds = time.monotonic() - began
     _write_timing_cache(config, timing_cache)
-    layers = _inspected(trt, said, plan)
-    log = "\n".join(said.lines)
+    layers = _inspected(trt, log, plan)
+    text = "\n".join(said for said in lines if _SPARSITY in said)
     return Built(
         plan=bytes(plan),
-        proof=inspector.prove(builder_log.read(log), inspector.read_layers(layers)),
+        proof=inspector.prove(builder_log.read(text), inspector.read_layers(layers)),
         layers=layers,
-        log=log,
+        log=text,
         seconds=seconds,
         flags=flags,
         tensorrt=trt.__version__,
@@ -165,14 +171,14 @@ def _network_flags(trt: Any) -> int:
     return sum(1 << int(flag) for flag in found if flag is not None)
 
 
-def _parse(trt: Any, network: Any, model: onnx.ModelProto, said: Any) -> None:
-    parser = trt.OnnxParser(network, said)
+def _parse(trt: Any, network: Any, model: onnx.ModelProto, log: Any) -> None:
+    parser = trt.OnnxParser(network, log)
     if parser.parse(model.SerializeToString()):
         return
     errors = [str(parser.get_error(index)) for index in range(parser.num_errors)]
     raise PlanError(
         f"TensorRT {trt.__version__} does not read this graph: "
-        f"{tensorrt_api.said(errors or said.errors)}"
+        f"{tensorrt_api.said(errors or log.said)}"
     )
 
 
@@ -182,8 +188,8 @@ def _keep_in_float32(trt: Any, network: Any, config: Any) -> None:
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         if layer.name.startswith(layer_norm.PREFIX):
-            layer.precision = trt.float32
-            layer.set_output_type(0, trt.float32)
+            layer.precision = trt.DataType.FLOAT
+            layer.set_output_type(0, trt.DataType.FLOAT)
 
 
 def _set_flags(
@@ -242,13 +248,13 @@ def _write_timing_cache(config: Any, path: Path | None) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _inspected(trt: Any, said: Any, plan: Any) -> str:
-    runtime = trt.Runtime(said)
+def _inspected(trt: Any, log: Any, plan: Any) -> str:
+    runtime = trt.Runtime(log)
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise PlanError(
             f"TensorRT {trt.__version__} does not load the plan that it has just built: "
-            f"{tensorrt_api.said(said.errors)}"
+            f"{tensorrt_api.said(log.said)}"
         )
     information: str = engine.create_engine_inspector().get_engine_information(
         trt.LayerInformationFormat.JSON

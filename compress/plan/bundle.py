@@ -85,8 +85,9 @@ def read_bundle(folder: Path) -> Bundle:
     """Read a bundle folder and check that graph and card agree.
 
     Raises:
+        SparsityError: The weights are not as sparse as the card says.
         PublishError: A file is missing or unreadable, the graph breaks the contract, or the
-            card speaks of another graph or of another sparsity.
+            card speaks of another graph.
     """
     return checked(folder / MODEL_FILE, _read_card(folder / CARD_FILE))
 

@@ -5,7 +5,7 @@ Imports neither torch nor pydantic.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -24,7 +24,7 @@ def in_parts(graph: onnx.GraphProto) -> None:
     Raises:
         PlanError: One gives out more than its result.
     """
-    nodes = []
+    nodes: list[NodeProto] = []
     for node in graph.node:
         nodes += _parts(node, graph) if node.op_type == "LayerNormalization" else [node]
     del graph.node[:]
@@ -45,7 +45,7 @@ def _parts(node: NodeProto, graph: onnx.GraphProto) -> list[NodeProto]:
     stored = np.float32(settings.get("epsilon", 1e-5))
     graph.initializer.append(numpy_helper.from_array(np.array(stored), epsilon))
 
-    def part(operator: str, inputs: list[str], made: str, **attributes: object) -> NodeProto:
+    def part(operator: str, inputs: list[str], made: str, **attributes: Any) -> NodeProto:
         name = f"{PREFIX}_{made}"
         return helper.make_node(operator, inputs, [made], name=name, **attributes)
 

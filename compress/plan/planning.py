@@ -21,7 +21,7 @@ from compress.agreement import Parity
 from compress.answers import in_batches
 from compress.errors import PlanError
 from compress.plan import bundle as bundle_files
-from compress.plan import capability, install, recorded, search, tensorrt_api
+from compress.plan import capability, install, recorded, search
 from compress.plan.build import Built, Options, build
 from compress.plan.bundle import Bundle
 from compress.plan.capability import Gpu
@@ -29,7 +29,7 @@ from compress.plan.recorded import Recorded
 from compress.plan.repository import check_name
 from contract import cuda
 from contract.cuda import Device
-from contract.engine import Engine
+from contract.engine import Engine, tensorrt
 from contract.plan_card import PlanCard
 
 _LOG = logging.getLogger(__name__)
@@ -92,11 +92,12 @@ def plan(order: Order) -> tuple[Path, Checked]:
     Raises:
         PlanError: This GPU or TensorRT cannot run the network, the builder refuses the graph, the
             plan answers otherwise than the graph, or the repository cannot take it.
-        EngineError: There is no GPU, or the plan does not run on it.
+        SparsityError: A weight does not follow the pattern that the card names.
+        EngineError: There is no TensorRT or GPU, or the plan does not run on it.
     """
     check_name(order.name)
     source = _source(order.bundle)
-    trt = tensorrt_api.load()
+    trt = tensorrt()
     device = cuda.runtime().device()
     gpu = Gpu(device.capability, device.name)
     capability.check(source.card.precision, trt.__version__, gpu)

@@ -5,14 +5,14 @@ Imports neither torch nor pydantic.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Final, NamedTuple
 
 import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from compress.errors import PublishError
+from compress.errors import SparsityError
 
 # Along the reduction axis: neighbours of a group, neighbours that stay or go together, and how
 # many of those may stay.
@@ -57,48 +57,62 @@ def weights(graph: onnx.GraphProto) -> Iterator[Weight]:
             yield Weight(name, values if out_first else values.T)
 
 
-def check(model: onnx.ModelProto, pattern: str, where: object) -> list[str]:
+def check(
+    model: onnx.ModelProto, pattern: str, where: object, pruned: Collection[str] = ()
+) -> list[str]:
     """Return the names of the weights that follow a pattern.
 
     Args:
         model: With its weights.
         pattern: "2:4", or "4:8" in adjacent pairs; "dense" asks for nothing.
         where: The file, for errors.
+        pruned: Weights that have to follow it, by what their names in the graph end in.
 
     Raises:
-        PublishError: A weight of half zeros does not follow the pattern along its reduction axis,
-            or no weight follows it.
+        SparsityError: A weight of half zeros, or one of ``pruned``, does not follow the pattern
+            along its reduction axis; one of ``pruned`` is not there; or no weight follows it.
     """
     if pattern == "dense":
         return []
     found = []
     for weight in weights(model.graph):
         broken = _broken(weight.values, pattern)
-        if broken == 0:
+        if not broken:
             found.append(weight.name)
-        elif float((weight.values == 0).mean()) >= _PRUNED:
+        elif _zeros(weight) >= _PRUNED or weight.name.endswith(tuple(pruned)):
             across = "; it does along the other axis" * (not _broken(weight.values.T, pattern))
-            raise PublishError(
-                f"{where}: the card says {pattern}, but in {broken:.2%} of the groups along the "
-                f"reduction axis of {weight.name} more weights are not zero{across}. Export the "
-                "network again with its masks applied."
+            raise SparsityError(
+                f"{where}: the card says {pattern}, but in {broken} groups along the reduction "
+                f"axis of {weight.name} more weights are not zero{across}. Export the network "
+                "again with its masks applied."
+            )
+    for name in pruned:
+        if (times := sum(one.endswith(name) for one in found)) != 1:
+            raise SparsityError(
+                f"{where}: expected the pruned weight {name} once among what products read, found "
+                f"it {times} times. Export the network again under the names it was trained by."
             )
     if not found:
-        raise PublishError(
+        raise SparsityError(
             f"{where}: the card says {pattern}, but no weight follows it along its reduction axis. "
             "Export the network again with its masks applied, or say 'dense' in the card."
         )
     return found
 
 
-def _broken(values: npt.NDArray[Any], pattern: str) -> float:
-    """Return the share of groups that hold too much; 1 where the axis is no multiple of them."""
+def _broken(values: npt.NDArray[Any], pattern: str) -> str:
+    """Say how many groups hold too much; all where the axis is no multiple of them, "" for none."""
     group, width, kept = _PATTERNS[pattern]
     out, inner = values.shape
     if inner % group:
-        return 1.0
+        return "all"
     stays = (values.reshape(out, -1, group // width, width) != 0).any(axis=-1)
-    return float((stays.sum(axis=-1) > kept).mean())
+    broken = stays.sum(axis=-1) > kept
+    return f"{broken.sum()} of {broken.size}" if broken.any() else ""
+
+
+def _zeros(weight: Weight) -> float:
+    return float((weight.values == 0).mean())
 
 
 def _source(name: str, made: dict[str, onnx.NodeProto]) -> tuple[str, bool]:

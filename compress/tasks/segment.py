@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from compress.data.ade20k import SceneParsing
 from compress.data.folder import ImageFolder
 from compress.data.pictures import Pictures
-from compress.errors import RecipeError
+from compress.errors import DataError, RecipeError
 from compress.evaluate import Metric
 from compress.metrics.segmentation import MeanIou
 from compress.tasks.task import Task
@@ -35,7 +35,13 @@ class Segmentation(Task):
             )
         (root,) = data.train_folders
         maps = maps_of(root)
-        return SceneParsing(root, maps, self.labels, self.preprocessing, augment, seed)
+        found = SceneParsing(root, maps, self.labels, self.preprocessing, augment, seed)
+        if found.label_nothing():
+            raise DataError(
+                f"expected labelled pixels to learn from in {maps}, found none: in ADE20K's layout "
+                "0 is unlabelled and classes begin at 1. Label some, or set data.labelled: false."
+            )
+        return found
 
     @staticmethod
     def opened(root: Path, labels: LabelSet, preprocessing: Preprocessing) -> SceneParsing:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from contract import telemetry
+from contract.errors import EngineError
+from service.errors import ModelError, StartError
+from service.executors import repository
 from service.executors.embedded import Compile, EmbeddedExecutor
 from service.executors.executor import Executor
+from service.executors.tensorrt import Here, TensorRtNetwork
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -16,11 +21,64 @@ def load(settings: Settings) -> Executor:
     """Load every model of the repository with the executor that the settings name.
 
     Raises:
-        StartError: There is no repository, or no model in it.
+        StartError: There is no repository, or no model in it; TensorRT is asked for and it, the
+            CUDA runtime or a GPU is missing.
     """
     telemetry.switch_off()
+    folder = settings.repository
+    if settings.executor == "tensorrt":
+        return _tensorrt(_here(), folder)
+    if settings.executor == "auto" and (here := _plans_run(folder)):
+        return _tensorrt(here, folder)
     name = _auto() if settings.executor == "auto" else settings.executor
-    return EmbeddedExecutor(name, RUNTIMES[name](), settings.repository)
+    return EmbeddedExecutor(name, RUNTIMES[name](), folder)
+
+
+def _tensorrt(here: Here, folder: Path) -> Executor:
+    logger.info("TensorRT %s runs plans on %s", here.tensorrt, here.device)
+    return EmbeddedExecutor("tensorrt", TensorRtNetwork, folder, here.plan_file)
+
+
+def _here() -> Here:
+    try:
+        return Here()
+    except EngineError as error:
+        raise StartError(
+            f"GPUSQ_EXECUTOR=tensorrt cannot be used: {error} Or choose openvino or onnxruntime."
+        ) from error
+
+
+def _plans_run(folder: Path) -> Here | None:
+    """Return this machine where it runs plans of at least as many models as it could without."""
+    models = repository.folders(folder)
+    # TensorRT is looked for only where there is something for it.
+    if not any(any(model.glob("*/*.plan")) for model in models):
+        return None
+    try:
+        here = Here()
+    except EngineError as error:
+        logger.info("the plans of the repository are not used: %s", error)
+        return None
+    plans = [model for model in models if _readable(model, here.plan_file)]
+    graphs = [model for model in models if _readable(model, repository.onnx_file)]
+    if len(plans) < len(graphs):
+        without = ", ".join(model.name for model in graphs if model not in plans)
+        logger.warning(
+            "networks run on the CPU, because these have no plan for %s: %s. Build them with "
+            "'gpusq plan', or set GPUSQ_EXECUTOR=tensorrt to serve the others alone",
+            here.device,
+            without,
+        )
+        return None
+    return here if plans else None
+
+
+def _readable(model: Path, pick: repository.Pick) -> bool:
+    try:
+        repository.read(model, pick)
+    except ModelError:
+        return False
+    return True
 
 
 def _auto() -> str:
@@ -44,4 +102,5 @@ def _onnxruntime() -> Compile:
     return OnnxRuntimeNetwork
 
 
+# What runs ONNX files.
 RUNTIMES = {"openvino": _openvino, "onnxruntime": _onnxruntime}

@@ -1,7 +1,7 @@
-"""Run the networks of a repository in this process, on the CPU.
+"""Run the networks of a repository in this process.
 
-One executor for every runtime that can compile an ONNX file; openvino.py and onnxruntime.py are
-the two there are.
+One executor for every runtime: openvino.py and onnxruntime.py compile ONNX files for the CPU,
+tensorrt.py loads plans on a GPU.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ class Network(Protocol):
             ModelError: The runtime refused or failed.
         """
 
+    def close(self) -> None:
+        """Free what it holds."""
+
 
 # Raises ModelError where the runtime refuses the file.
 Compile = Callable[[Path], Network]
@@ -52,21 +55,30 @@ class EmbeddedExecutor:
 
     Args:
         name: The runtime's name.
-        compile_network: Makes a network of an ONNX file.
+        compile_network: Makes a network of a file.
         folder: The repository.
+        pick: Chooses that file among those of a version.
 
     Raises:
         StartError: There is no repository, or no model in it.
     """
 
-    # A network already spreads one batch over all processors; a second at once only slows both.
+    # A network already spreads one batch over all processors, or over the GPU; a second at once
+    # only slows both.
     concurrency = 1
 
-    def __init__(self, name: str, compile_network: Compile, folder: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        compile_network: Compile,
+        folder: Path,
+        pick: repository.Pick = repository.onnx_file,
+    ) -> None:
         self.name = name
         self.models: dict[str, Model] = {}
         self.unavailable: dict[str, str] = {}
         self._networks: dict[str, Network] = {}
+        self._pick = pick
         for model_folder in repository.folders(folder):
             self._load(model_folder, compile_network)
         self._threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix="infer")
@@ -83,19 +95,34 @@ class EmbeddedExecutor:
     def close(self) -> None:
         """Wait for the batch that runs, then drop the networks."""
         self._threads.shutdown(cancel_futures=True)
+        for network in self._networks.values():
+            network.close()
         self._networks.clear()
 
     def _load(self, folder: Path, compile_network: Compile) -> None:
         try:
-            stored = repository.read(folder)
-            network = compile_network(stored.path)
-            _check(stored.model, network)
+            stored = repository.read(folder, self._pick)
+            network = _ready(stored.model, compile_network(stored.path))
         except ModelError as error:
             self.unavailable[folder.name] = str(error)
             return
         self.models[folder.name] = stored.model
         self._networks[folder.name] = network
         logger.info("model %s version %d is ready", folder.name, stored.model.version)
+
+
+def _ready(model: Model, network: Network) -> Network:
+    """Return a network that is warm and does what its configuration says.
+
+    Raises:
+        ModelError: It does not.
+    """
+    try:
+        _check(model, network)
+    except ModelError:
+        network.close()
+        raise
+    return network
 
 
 def _check(model: Model, network: Network) -> None:

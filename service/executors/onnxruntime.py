@@ -62,6 +62,9 @@ class OnnxRuntimeNetwork:
             for output, values in zip(self.outputs, results, strict=True)
         }
 
+    def close(self) -> None:
+        """Do nothing: it goes with its last reference."""
+
 
 def _spec(node: Any) -> TensorSpec:
     shape = tuple(axis if isinstance(axis, int) else -1 for axis in node.shape)

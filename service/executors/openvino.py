@@ -64,6 +64,9 @@ class OpenVinoNetwork:
             raise ModelError(f"OpenVINO failed: {_gist(error, self._path)}") from error
         return {output.name: results[output.name] for output in self.outputs}
 
+    def close(self) -> None:
+        """Do nothing: it goes with its last reference."""
+
 
 def _options() -> dict[str, str]:
     # Without its INT8 kernels OpenVINO computes in float what the graph says, exactly.

@@ -2,11 +2,12 @@
 
 <model>/config.pbtxt            inputs, outputs, the version policy, and the card as a parameter
 <model>/<version>/model.onnx    the network, unless `default_model_filename` names another file
+<model>/<version>/model.plan    beside it or instead, what tensorrt.py reads
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,7 @@ from service.executors.executor import Model, TensorSpec
 
 CONFIG: Final = "config.pbtxt"
 DEFAULT_FILENAME: Final = "model.onnx"
+PLAN: Final = ".plan"
 _DTYPES: Final = {
     "TYPE_BOOL": "bool",
     "TYPE_UINT8": "uint8",
@@ -29,6 +31,10 @@ _DTYPES: Final = {
     "TYPE_FP16": "float16",
     "TYPE_FP32": "float32",
 }
+
+# Of a configuration and the folder of the version, the file that is loaded. Raises ModelError
+# where none can be.
+Pick = Callable[[Any, Path], Path]
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,32 @@ def folders(repository: Path) -> list[Path]:
     return found
 
 
-def read(folder: Path) -> StoredModel:
+def onnx_file(config: Any, version: Path) -> Path:
+    """Return the ONNX file of a version; where the configuration names a plan, the one beside it.
+
+    Raises:
+        ModelError: There is none.
+    """
+    named = Path(config.default_model_filename or DEFAULT_FILENAME).name
+    path = version / (DEFAULT_FILENAME if named.endswith(PLAN) else named)
+    if path.suffix != ".onnx":
+        raise ModelError(f"{path.name} is not ONNX, which is what the embedded executors read")
+    if path.is_file():
+        return path
+    if any(version.glob(f"*{PLAN}")):
+        raise ModelError(
+            f"version {version.name} has a plan for TensorRT and no {path.name}. Serve it with "
+            "GPUSQ_EXECUTOR=tensorrt on its GPU."
+        )
+    raise ModelError(f"version {version.name} has no {path.name}")
+
+
+def read(folder: Path, pick: Pick = onnx_file) -> StoredModel:
     """Read the description of one model.
+
+    Args:
+        folder: Of the model.
+        pick: Chooses the file.
 
     Raises:
         ModelError: A file is missing or broken, or card and configuration contradict each other.
@@ -69,11 +99,6 @@ def read(folder: Path) -> StoredModel:
     config = _config(folder / CONFIG)
     card = _card(config)
     version = _version(folder, config)
-    path = folder / str(version) / (config.default_model_filename or DEFAULT_FILENAME)
-    if path.suffix != ".onnx":
-        raise ModelError(f"{path.name} is not ONNX, which is what the embedded executors read")
-    if not path.is_file():
-        raise ModelError(f"version {version} has no {path.name}")
     model = Model(
         name=folder.name,
         version=version,
@@ -82,7 +107,7 @@ def read(folder: Path) -> StoredModel:
         outputs=_tensors(config.output, config.max_batch_size),
     )
     _require_image_input(model)
-    return StoredModel(model, path)
+    return StoredModel(model, pick(config, folder / str(version)))
 
 
 def require_match(

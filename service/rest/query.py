@@ -6,13 +6,18 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.errors import Code, GatewayError
+from service.rest import inference
 from service.settings import MAX_TOP_K
 from service.tasks import detect, segment
 
 _MAX_SHOWN: Final = 40
+_REPEATED: Final = "repeated"
+_MOST_REPEATED: Final = 3
 MOST_DETECTIONS: Final = 1000
 
 
@@ -81,12 +86,30 @@ _EXPECTED: Final = {
 }
 
 
+def given_once(request: Request) -> None:
+    """Refuse a query that names a parameter more than once, of which the last would count.
+
+    Raises:
+        RequestValidationError: Names each such parameter, as pydantic names its faults.
+    """
+    task = inference.PATHS.get(request.scope["path"])
+    known = QUERIES[task].model_fields if task else {}
+    values = {name: request.query_params.getlist(name) for name in known}
+    faults = [
+        {"type": _REPEATED, "loc": ("query", name), "input": came}
+        for name, came in values.items()
+        if len(came) > 1
+    ]
+    if faults:
+        raise RequestValidationError(faults)
+
+
 def refusal(task: str, faults: Sequence[Mapping[str, Any]]) -> GatewayError:
     """Say what is wrong with a query.
 
     Args:
         task: What was asked for.
-        faults: What pydantic found.
+        faults: What pydantic and :func:`given_once` found.
     """
     known = list(QUERIES[task].model_fields)
     return GatewayError(Code.INVALID_ARGUMENT, " ".join(_say(fault, known) for fault in faults))
@@ -94,6 +117,10 @@ def refusal(task: str, faults: Sequence[Mapping[str, Any]]) -> GatewayError:
 
 def _say(fault: Mapping[str, Any], known: list[str]) -> str:
     name = str(fault["loc"][-1])
+    if fault["type"] == _REPEATED:
+        came = ", ".join(map(_shown, fault["input"][:_MOST_REPEATED]))
+        more = ", …" if len(fault["input"]) > _MOST_REPEATED else ""
+        return f"{name}: expected it once, got {came}{more}. Leave one of them."
     if name in known:
         came = _shown(fault["input"])
         return f"{name}: expected {_EXPECTED[name]}, got {came}. Correct it, or leave it out."

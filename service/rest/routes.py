@@ -12,11 +12,11 @@ from service.rest import accepts, schema
 from service.rest.answers import ClassifyAnswer, DetectAnswer, SegmentAnswer
 from service.rest.asking import AskingDep
 from service.rest.models import ModelsAnswer, Readiness
-from service.rest.query import ClassifyQuery, DetectQuery, SegmentQuery
+from service.rest.query import ClassifyQuery, DetectQuery, SegmentQuery, given_once
 from service.settings import Settings
 from service.tasks import classify, detect, segment
 
-router = APIRouter()
+router = APIRouter(dependencies=[Depends(given_once)])
 
 
 def _gateway(request: Request) -> Gateway:

@@ -19,7 +19,7 @@ const STAGES = {
 const SMALL_PX = 160;
 const FORMATS = "choose a JPEG, PNG or WebP";
 
-const RUNTIMES = { openvino: "OpenVINO", onnxruntime: "ONNX Runtime" };
+const RUNTIMES = { openvino: "OpenVINO", onnxruntime: "ONNX Runtime", tensorrt: "TensorRT" };
 
 const METRICS = {
   top1: "right",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from compress import pipeline
 from compress.errors import DataError, RecipeError
@@ -50,6 +51,25 @@ def test_another_number_of_classes_than_the_labels_name_is_refused(detection):
 
     with pytest.raises(RecipeError, match=r"num_labels: expected the 3 of data.labels, got 7"):
         pipeline.networks(prepared(folder, data, network=network))
+
+
+@pytest.mark.parametrize("blank", [0, 255])
+def test_class_maps_without_a_labelled_pixel_teach_nothing(tmp_path, blank):
+    data = systems.write_scenes(tmp_path)
+    maps = sorted(Path(data["train"].replace("images", "annotations")).glob("*.png"))
+    for path in maps:
+        with Image.open(path) as image:
+            Image.new("L", image.size, blank).save(path)
+    made = systems.recipe(tmp_path, "upernet", "segment", data)
+
+    with pytest.raises(DataError, match=r"labelled pixels to learn from .* data\.labelled: false"):
+        pipeline.prepare(made, Processes())
+    # One pixel in one of them is enough; a damaged map is no reason.
+    maps[0].write_bytes(b"no picture")
+    with Image.open(maps[1]) as image:
+        image.putpixel((0, 0), 1)
+        image.save(maps[1])
+    assert len(pipeline.prepare(made, Processes()).task.train) == len(maps)
 
 
 def test_class_maps_without_a_labelled_pixel_score_nothing():

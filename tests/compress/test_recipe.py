@@ -8,7 +8,7 @@ import yaml
 from compress import recipe_file
 from compress.errors import RecipeError
 from compress.networks import FAMILIES
-from compress.recipe import TASK_OF, Network, Recipe
+from compress.recipe import Network, Recipe
 from tests.compress import tiny
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
@@ -98,6 +98,27 @@ def test_a_contradiction_is_refused_with_a_sentence(tmp_path, path, value, sente
 )
 def test_a_value_that_cannot_work_is_refused_where_it_stands(tmp_path, path, value):
     assert path in refusal(tmp_path, tiny.changed(tiny.plain_recipe(tmp_path), path, value))
+
+
+MIXED = "cannot learn from blended pictures, leave data.augment.mix out"
+DIGITS = "has no source digits, set data.source: folder"
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"augment": {"mix": 0.5}}, MIXED),
+        ({"source": "digits"}, DIGITS),
+        ({"augment": {"mix": 0.5}, "source": "digits"}, f"{MIXED} and {DIGITS}"),
+    ],
+)
+def test_what_only_classification_takes_is_named_alone(tmp_path, data, said):
+    plain = tiny.changed(tiny.plain_recipe(tmp_path), "network.family", "upernet")
+    plain["data"] = {**plain["data"], **data}
+
+    message = refusal(tmp_path, {**plain, "task": "segment"})
+
+    assert message.endswith(f"recipe: task: segment {said}")
 
 
 def test_every_fault_is_named_at_once(tmp_path):
@@ -227,12 +248,14 @@ def test_a_pattern_needs_no_quotes_in_yaml(tmp_path, pattern):
     assert recipe_file.load(path, [f"prune.pattern={pattern}"]).prune.pattern == pattern
 
 
-def test_a_recipe_knows_every_family_and_what_its_networks_answer():
+def test_a_recipe_knows_every_family_and_what_its_networks_answer(tmp_path):
     answers = {"classify": ("scores",), "segment": ("class_map",)}
     boxes = ("scores", "labels", "boxes")
+    plain = tiny.plain_recipe(tmp_path)
 
     assert set(get_args(Network.model_fields["family"].annotation)) == set(FAMILIES)
-    assert TASK_OF.keys() <= FAMILIES.keys()
     for name, family in FAMILIES.items():
-        outputs = family.wrap.outputs
-        assert outputs[:3] == answers.get(TASK_OF.get(name, "classify"), boxes), name
+        assert family.wrap.outputs[:3] == answers.get(family.task, boxes), name
+        if family.task != "classify":
+            said = refusal(tmp_path, tiny.changed(plain, "network.family", name))
+            assert f"family {name} needs task: {family.task}, got classify" in said

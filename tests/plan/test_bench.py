@@ -1,4 +1,4 @@
-"""The comparison of formats, on a stand-in for TensorRT: see tests/standin. Its times mean nothing."""
+"""The comparison of formats on a stand-in for TensorRT (tests/standin), whose times mean nothing."""
 
 from __future__ import annotations
 
@@ -106,7 +106,9 @@ def measured(bundle, settings=QUICK):
 
 
 @pytest.mark.parametrize("tensorrt", ["10.3.0", "11.4.1"])
-def test_every_format_is_measured_where_gpu_and_tensorrt_have_it(bundle, install: Install, tensorrt):
+def test_every_format_is_measured_where_gpu_and_tensorrt_have_it(
+    bundle, install: Install, tensorrt
+):
     install(tensorrt, H100)
 
     table, rows = measured(bundle)

@@ -4,19 +4,24 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from compress.plan.bundle import read_bundle
+from compress.plan.install import NewPlan, install
 from compress.plan.repository import publish
 from contract.card import ModelCard
+from contract.plan_card import PlanCard
 from tests.bundles import colour_card, colour_graph, write_bundle
 
 # Forked children inherit the imports, so that killing dozens of them takes a second.
 fork = multiprocessing.get_context("fork")
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+Put = Callable[[Path, Path, str], Path]
 WATCHED = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.copyfile"}
 
 
@@ -27,6 +32,15 @@ def bundle_of(folder: Path, mark: str) -> Path:
     return write_bundle(folder, graph, colour_card((mark, "b", "c", "d")))
 
 
+def publish_plan(bundle: Path, repository: Path, name: str) -> Path:
+    """Install a bundle with a plan that can be told to belong to it."""
+    checked = read_bundle(bundle)
+    mark = checked.card.labels.names[0].encode()
+    card = PlanCard("10.3.0", "8.7", "Orin", "540.4.0, CUDA 12.6", (), 4, "ab" * 32)
+    new = NewPlan("sm87", b"plan of " + mark, b"{}", card)
+    return install(checked, new, repository, name, instances=1)
+
+
 def served(repository: Path, name: str) -> tuple[str, bytes] | None:
     """Read a model as a server does: the first label and the network, None when there is none."""
     if not (repository / name).exists():
@@ -34,11 +48,14 @@ def served(repository: Path, name: str) -> tuple[str, bytes] | None:
     config = text_format.Parse((repository / name / "config.pbtxt").read_text(), ModelConfig())
     card = ModelCard.from_parameters({k: v.string_value for k, v in config.parameters.items()})
     (version,) = config.version_policy.specific.versions
-    network = (repository / name / str(version) / "model.onnx").read_bytes()
-    return card.labels.names[0], network
+    folder = repository / name / str(version)
+    if config.default_model_filename:
+        plan = (folder / config.default_model_filename).read_bytes()
+        assert plan == b"plan of " + card.labels.names[0].encode()
+    return card.labels.names[0], (folder / "model.onnx").read_bytes()
 
 
-def publish_until_killed(bundle: Path, repository: Path, step: int) -> None:
+def publish_until_killed(put: Put, bundle: Path, repository: Path, step: int) -> None:
     """Publish in this process, but die just before file operation number ``step``."""
     left = step
 
@@ -50,11 +67,11 @@ def publish_until_killed(bundle: Path, repository: Path, step: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(watch)
-    publish(bundle, repository, "colours")
+    put(bundle, repository, "colours")
 
 
-def killed_at(step: int, bundle: Path, repository: Path) -> bool:
-    child = fork.Process(target=publish_until_killed, args=(bundle, repository, step))
+def killed_at(step: int, put: Put, bundle: Path, repository: Path) -> bool:
+    child = fork.Process(target=publish_until_killed, args=(put, bundle, repository, step))
     child.start()
     child.join(30)
     assert child.exitcode in (0, -signal.SIGKILL)
@@ -65,24 +82,27 @@ def leftovers(repository: Path) -> list[str]:
     return [path.name for path in repository.rglob(".*") if path.name != ".publish.lock"]
 
 
+@pytest.mark.parametrize("put", [publish, publish_plan])
 @pytest.mark.parametrize("already", [False, True], ids=["first publish", "next version"])
-def test_killed_anywhere_the_old_state_stands_and_the_next_publish_cleans_up(already, tmp_path):
+def test_killed_anywhere_the_old_state_stands_and_the_next_publish_cleans_up(
+    put, already, tmp_path
+):
     old, new = bundle_of(tmp_path / "old", "old"), bundle_of(tmp_path / "new", "new")
     outcomes = []
     for step in range(1, 1000):
         repository = tmp_path / f"repository {step}"
         if already:
-            publish(old, repository, "colours")
+            put(old, repository, "colours")
         before = served(repository, "colours")
 
-        if not killed_at(step, new, repository):
+        if not killed_at(step, put, new, repository):
             break
         after = served(repository, "colours")
         whole = ("new", (new / "model.onnx").read_bytes())
         assert after in (before, whole), f"killed before file operation {step}"
         outcomes.append(after == whole)
 
-        version = publish(new, repository, "colours")
+        version = put(new, repository, "colours")
         assert served(repository, "colours") == whole
         assert leftovers(repository) == []
         numbers = {path.name for path in (repository / "colours").iterdir() if path.is_dir()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,13 +10,15 @@ import numpy as np
 import onnx
 import pytest
 from google.protobuf import text_format
+from onnx import TensorProto, helper, numpy_helper
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from compress.errors import PlanError
+from compress.errors import CompressError, PlanError
 from compress.plan import planning, recorded
 from compress.plan.build import Options
 from compress.plan.planning import Order
 from contract import plan_card
+from contract.card import Precision
 from contract.errors import EngineError
 from tests.bundles import colour_card, colour_graph, write_bundle
 from tests.standin import plan as standin_plan
@@ -197,7 +200,7 @@ def test_the_times_of_kernels_are_kept_for_the_next_build(bundle, install: Insta
 
 
 def test_no_tensorrt_is_said_in_one_sentence(bundle):
-    with pytest.raises(PlanError, match="building a plan needs TensorRT"):
+    with pytest.raises(EngineError, match="expected TensorRT's Python module"):
         planning.plan(ordered(bundle))
 
 
@@ -232,3 +235,61 @@ def test_the_builder_gets_what_the_options_say(bundle, install: Install):
     assert header["verbosity"] == "DETAILED"
     assert [shape[0] for shape in header["profile"]["image"]] == [1, 4, 8]
     assert header["strongly_typed"]
+
+
+def sparse_product(pattern: str) -> onnx.ModelProto:
+    """Return a network with one product whose weights are 2:4 along an axis, or almost."""
+    weight = np.ones((12, 4), np.float32)
+    if pattern == "wrong axis":
+        weight[:, 1:3] = 0
+    else:
+        weight[1::4] = weight[2::4] = 0
+    if pattern == "broken mask":
+        weight[1, 0], weight[0:4, 1] = 0.5, 0
+    nodes = [
+        helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["floats", "shape"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weight"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "product",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["b", 2, 2, 3])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["b", 4])],
+        [
+            numpy_helper.from_array(weight, "weight"),
+            numpy_helper.from_array(np.array([-1, 12]), "shape"),
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("broken mask", r"the card says 2:4, but in .* of weight more weights are not zero"),
+        ("wrong axis", r"it does along the other axis\. Export the network again"),
+        ("unknown opset", r"uses opset 30, expected 17 to 21\. Export it again"),
+        ("truncated file", r"is not a valid ONNX file"),
+        ("card of another version", r"this card has version 7, this release reads 1"),
+    ],
+)
+def test_a_faulty_bundle_is_refused_before_anything_is_built(fault, says, tmp_path, install):
+    standin = install("10.3.0")
+    standin.building = lambda: pytest.fail("built")
+    model = sparse_product(fault)
+    if fault == "unknown opset":
+        model.opset_import[0].version = 30
+    sparse = Precision("float32", "float32", "2:4")
+    card = dataclasses.replace(colour_card(size_px=2), precision=sparse)
+    folder = write_bundle(tmp_path / "bundle", model, card)
+    path = folder / "model.onnx"
+    if fault == "truncated file":
+        path.write_bytes(path.read_bytes()[:-20])
+    if fault == "card of another version":
+        text = (folder / "card.json").read_text()
+        (folder / "card.json").write_text(text.replace('"card_version": 1', '"card_version": 7'))
+
+    with pytest.raises(CompressError, match=says):
+        planning.plan(ordered(folder))

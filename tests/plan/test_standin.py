@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from contract.engine import Engine
+from contract.engine_log import kept, log_of
 from tests.standin.evaluate import evaluator
 from tests.standin.standin import Install, StandIn
 
@@ -54,15 +56,7 @@ class Build:
     """What a program does to build a plan."""
 
     def __init__(self, trt: Any, *flags: str, strong: bool = False) -> None:
-        class Log(trt.ILogger):
-            def __init__(self) -> None:
-                trt.ILogger.__init__(self)
-                self.lines: list[str] = []
-
-            def log(self, severity: Any, msg: str) -> None:
-                self.lines.append(msg)
-
-        self.trt, self.log = trt, Log()
+        self.trt, self.log = trt, log_of(trt)
         self.builder = trt.Builder(self.log)
         kinds = trt.NetworkDefinitionCreationFlag.__members__
         wanted = "STRONGLY_TYPED" if strong else "EXPLICIT_BATCH"
@@ -104,11 +98,12 @@ def test_the_log_and_the_inspector_say_what_runs_sparse(install: Install):
     standin = install("10.3.0", picks=lambda name: name != "fc1")
 
     build = Build(standin.module, "SPARSE_WEIGHTS").parsed(graph())
-    plan = build.plan()
+    with kept(standin.module) as lines:
+        plan = build.plan()
 
-    assert [line for line in build.log.lines if "Sparsity" in line] == [
+    assert [line for line in lines if "Sparsity" in line] == [
         "(Sparsity) Layers eligible for sparse math: fc1",
-        "(Sparsity) TRT inference plan picked sparse implementation for layers: ",
+        "(Sparsity) TRT inference plan picked sparse implementation for layers:",
     ]
     runtime = standin.module.Runtime(build.log)
     inspector = runtime.deserialize_cuda_engine(plan).create_engine_inspector()
@@ -153,8 +148,9 @@ def test_quantised_graphs_want_the_flag_where_types_are_weak(
 ):
     build = Build(install(version).module, *flags, strong=strong).parsed(graph(quantized=True))
 
-    assert (build.plan() is None) is (said is not None)
-    assert said is None or any(said in line for line in build.log.lines)
+    with kept(build.trt) as lines:
+        assert (build.plan() is None) is (said is not None)
+    assert said is None or any(said in line for line in lines)
 
 
 def test_a_dynamic_batch_needs_a_profile(standin: StandIn):
@@ -163,7 +159,7 @@ def test_a_dynamic_batch_needs_a_profile(standin: StandIn):
     assert parser.parse(graph().SerializeToString())
 
     assert build.plan() is None
-    assert "no optimization profile has been defined" in build.log.lines[-1]
+    assert "no optimization profile has been defined" in build.log.said[-1]
 
 
 @pytest.mark.parametrize("content", [b"no graph", b""])
@@ -206,20 +202,20 @@ def test_a_monitor_sees_the_progress_and_can_end_the_build(install: Install):
             trt.IProgressMonitor.__init__(self)
             self.goes_on, self.seen = goes_on, []
 
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+        def phase_start(self, phase_name: str, *_: object) -> None:
             self.seen.append(phase_name)
 
-        def step_complete(self, phase_name: str, step: int) -> bool:
+        def step_complete(self, *_: object) -> bool:
             return self.goes_on
 
         def phase_finish(self, phase_name: str) -> None:
-            self.seen.append("end")
+            self.seen.append(f"end of {phase_name}")
 
     for goes_on in (True, False):
         build = Build(trt).parsed(graph())
         build.config.progress_monitor = monitor = Monitor(goes_on)
         assert (build.plan() is not None) is goes_on
-        assert monitor.seen == ["Building Engine", "end"]
+        assert monitor.seen == ["Building Engine", "end of Building Engine"]
 
 
 def test_a_logger_that_was_never_begun_is_refused(standin: StandIn):
@@ -229,6 +225,30 @@ def test_a_logger_that_was_never_begun_is_refused(standin: StandIn):
 
     with pytest.raises(TypeError):
         standin.module.Builder(Log())
+
+
+def test_the_first_logger_is_used_as_long_as_what_has_it_lives(standin: StandIn):
+    first = Build(standin.module)
+
+    class Log(standin.module.ILogger):
+        def __init__(self) -> None:
+            standin.module.ILogger.__init__(self)
+            self.lines: list[str] = []
+
+        def log(self, severity: Any, msg: str) -> None:
+            self.lines.append(msg)
+
+    second = Log()
+    with kept(standin.module) as lines:
+        runtime = standin.module.Runtime(second)
+    assert "differs from one already provided" in lines[0]
+    assert runtime.deserialize_cuda_engine(b"no plan") is None
+    assert second.lines == []
+    del first, runtime
+    gc.collect()
+
+    standin.module.Runtime(second).deserialize_cuda_engine(b"no plan")
+    assert second.lines
 
 
 def test_importing_it_gives_the_module_and_ends_with_the_test(install: Install):

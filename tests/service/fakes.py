@@ -41,7 +41,7 @@ class FakeExecutor:
         self.gate: asyncio.Event | None = None
         self._scores = scores
 
-    async def infer(self, model: str, images: Images) -> Outputs:  # noqa: ARG002
+    async def infer(self, model: str, images: Images) -> Outputs:
         assert images.dtype == np.uint8
         assert images.ndim == 4
         self.calls += 1

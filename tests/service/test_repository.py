@@ -72,7 +72,7 @@ def test_folders_that_are_being_written_are_left_alone(folder: Path):
         (lambda f: edit(f, PARAMETER, "other"), f"no parameter '{PARAMETER}'"),
         (lambda f: edit(f, "versions: 1", "versions: 4"), r"pins version 4, the folder has \[1\]"),
         (lambda f: (f / "1" / "model.onnx").unlink(), "version 1 has no model.onnx"),
-        (lambda f: add(f, 'default_model_filename: "model.plan"'), "not ONNX"),
+        (lambda f: add(f, 'default_model_filename: "model.pt"'), "not ONNX"),
         (lambda f: edit(f, "TYPE_UINT8", "TYPE_FP32"), "'image' uint8"),
         (lambda f: edit(f, "dims: 8", "dims: 9"), "'image' uint8"),
         (lambda f: edit(f, "TYPE_FP32", "TYPE_STRING"), "TYPE_STRING"),

@@ -259,6 +259,24 @@ def test_an_unknown_parameter_is_refused_with_the_known_names(
     assert f"There is no parameter {said}" in body["detail"]
 
 
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("top_k=1&top_k=5", "top_k: expected it once, got '1', '5'. Leave one of them."),
+        ("top_k=2&top_k=2", "got '2', '2'."),
+        ("top_k=&top_k=2&top_k=x&top_k=4", "got '', '2', 'x', …. Leave"),
+        ("model=colours&top_k=1&model=", "model: expected it once, got 'colours', ''."),
+        ("topk=1&topk=2", "There is no parameter 'topk'"),
+    ],
+)
+def test_a_parameter_given_twice_is_refused(
+    client: httpx.Client, red_jpeg: bytes, query: str, said: str
+):
+    answer = client.post(f"/v1/classify?{query}", content=red_jpeg, headers=JPEG)
+
+    assert said in problem(answer, 422, "invalid_argument")["detail"]
+
+
 def test_server_timing_equals_timings_ms(client: httpx.Client, red_jpeg: bytes):
     answer = post(client, red_jpeg)
 
@@ -316,6 +334,7 @@ REFUSED = {
     "an unknown parameter": ("POST", "?topk=3", JPEG, b""),
     "a parameter out of range": ("POST", "?top_k=0", JPEG, b""),
     "a parameter that is no number": ("POST", "?top_k=abc", JPEG, b""),
+    "a parameter given twice": ("POST", "?top_k=1&top_k=5", JPEG, b""),
     "an unknown model": ("POST", "?model=resnet", JPEG, b""),
     "an unavailable model": ("POST", "?model=broken", JPEG, b""),
     "another method": ("GET", "", {}, b""),

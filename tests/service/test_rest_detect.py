@@ -187,6 +187,17 @@ def test_masks_of_a_model_with_boxes_only_are_refused(client: httpx.Client):
     assert "gives boxes only" in problem(answer, 422, "invalid_argument")["detail"]
 
 
+def test_a_parameter_given_twice_is_refused(client: httpx.Client):
+    answer = client.post(
+        "/v1/detect?masks=rle&masks=none", content=SCENE, headers={"Content-Type": "image/png"}
+    )
+
+    assert (
+        "masks: expected it once, got 'rle', 'none'."
+        in problem(answer, 422, "invalid_argument")["detail"]
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [

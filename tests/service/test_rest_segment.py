@@ -163,6 +163,17 @@ def test_a_model_that_sees_the_middle_says_what_it_did_not_see(client: httpx.Cli
     assert sum(area["area_px"] for area in answer["classes"]) == inside.sum()
 
 
+def test_a_parameter_given_twice_is_refused(client: httpx.Client):
+    answer = client.post(
+        "/v1/segment?format=png&format=rle", content=SCENE, headers={"Content-Type": "image/png"}
+    )
+
+    assert (
+        "format: expected it once, got 'png', 'rle'."
+        in problem(answer, 422, "invalid_argument")["detail"]
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

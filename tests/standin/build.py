@@ -74,14 +74,35 @@ class ITensor(Native):
     dtype = property(lambda self: self._types[self._described["dtype"]])
 
 
+class ILayer(Native):
+    """A layer whose types the builder chooses, unless it is told which."""
+
+    def __init__(self, name: str, bound: dict[str, Any]) -> None:
+        self._name, self._bound = name, bound
+
+    name = property(lambda self: self._name)
+    precision = property(
+        lambda self: self._bound.get(self._name),
+        lambda self, kind: self._bound.__setitem__(self._name, kind),
+    )
+
+    def set_output_type(self, index: int, dtype: Any) -> None:
+        if index:
+            raise TypeError(f"layer {self._name} has one output")
+
+
 class INetworkDefinition(Native):
     def __init__(self, flags: int, types: Any) -> None:
         self._flags, self._types = flags, types
+        self._bound: dict[str, Any] = {}
         self._model: onnx.ModelProto | None = None
 
     num_inputs = property(lambda self: len(self._model.graph.input) if self._model else 0)
     num_outputs = property(lambda self: len(self._model.graph.output) if self._model else 0)
     num_layers = property(lambda self: len(self._model.graph.node) if self._model else 0)
+
+    def get_layer(self, index: int) -> ILayer:
+        return ILayer(self._model.graph.node[index].name, self._bound)
 
     def get_input(self, index: int) -> ITensor:
         return ITensor(graph.tensor(self._model.graph.input[index]), self._types)
@@ -105,7 +126,8 @@ class OnnxParser(Native):
     _standin: Any
 
     def __init__(self, network: INetworkDefinition, logger: ILogger) -> None:
-        self._network, self._logger = network, require_logger(logger)
+        self._network = network
+        self._logger = self._standin.logger(require_logger(logger), self)
         self._errors: list[ParserError] = []
 
     num_errors = property(lambda self: len(self._errors))
@@ -252,7 +274,7 @@ class Builder(Native):
     def __init__(self, logger: ILogger) -> None:
         if self._standin.gpu.status:
             raise TypeError("pybind11::init(): factory function returned nullptr")
-        self._logger = require_logger(logger)
+        self._logger = self._standin.logger(require_logger(logger), self)
 
     platform_has_fast_fp16 = property(lambda self: True)
     platform_has_fast_int8 = property(lambda self: True)
@@ -282,6 +304,7 @@ class Builder(Native):
             **self._standin.identity(),
             "flags": sorted(config._flags),
             "strongly_typed": self._strong(network),
+            "bound": {name: kind.name for name, kind in network._bound.items()},
             "level": config._level,
             "tactics": config._tactics,
             "verbosity": config._verbosity.name,

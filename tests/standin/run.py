@@ -32,7 +32,7 @@ class Runtime(Native):
     def __init__(self, logger: ILogger) -> None:
         # The real one (8.6.0) ends the process with a segmentation fault.
         assert not self._standin.gpu.status, "a runtime was made where there is no GPU"
-        self._logger = require_logger(logger)
+        self._logger = self._standin.logger(require_logger(logger), self)
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         gpu = self._standin.gpu

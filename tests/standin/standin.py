@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -55,6 +56,21 @@ class StandIn:
         self.building = building
         self.library = Cudart(self.gpu)
         self.module: Any = self._module()
+        self._logger: Any = None
+        self._users: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def logger(self, given: Any, user: Any) -> Any:
+        """Return the logger that is used: the first one, as long as what it was given to lives."""
+        if not self._users:
+            self._logger = given
+        elif given is not self._logger:
+            self._logger.log(
+                names.Severity.WARNING,
+                "The logger passed into createInfer... differs from one already provided for an "
+                "existing builder, runtime, or refitter.",
+            )
+        self._users.add(user)
+        return self._logger
 
     def identity(self) -> dict[str, Any]:
         """Return what a plan or a timing cache belongs to."""

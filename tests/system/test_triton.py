@@ -9,9 +9,14 @@ import pytest
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
-from compress.plan import triton_config
+from compress.plan import triton_config, triton_python_model
+from compress.plan.bundle import read_bundle
+from compress.plan.install import NewPlan
+from compress.plan.install import install as install_plan
 from compress.plan.repository import publish
+from contract import plan_card
 from contract.card import ModelCard
+from contract.plan_card import PlanCard
 from service.executors.embedded import EmbeddedExecutor
 from service.executors.onnxruntime import OnnxRuntimeNetwork
 from service.executors.openvino import OpenVinoNetwork
@@ -78,10 +83,28 @@ def repository(tmp_path_factory, colours):
     for name in STORED:
         bundle = bundle_of(OURS / name, tmp_path_factory.mktemp("bundles") / name)
         publish(bundle, folder, name, backend="python")
+    planned(colours, folder)
     # What a killed publisher leaves behind must not keep a server from starting.
     (folder / ".publish-other-model.onnx").write_bytes(b"half of a netw")
     (folder / "colours" / ".publish-2").mkdir()
     return folder
+
+
+def planned(bundle: Path, folder: Path) -> None:
+    """Install a plan, and let the Python backend stand in for it.
+
+    This server has neither a GPU nor the TensorRT backend: what says which of them runs the model
+    is changed, and all else that we write stays.
+    """
+    card = PlanCard("10.3.0", "8.7", "Orin", "540.4.0, CUDA 12.6", (), 4, "ab" * 32)
+    new = NewPlan("sm87", b"no plan", b"{}", card)
+    version = install_plan(read_bundle(bundle), new, folder, "planned", instances=2)
+    config = triton_config.read(version.parent)
+    config.platform, config.backend, config.default_model_filename = "", "python", "model.py"
+    for group in config.instance_group:
+        group.kind = group.KIND_CPU
+    (version.parent / "config.pbtxt").write_text(triton_config.to_text(config), encoding="utf-8")
+    shutil.copy(triton_python_model.__file__, version / "model.py")
 
 
 @pytest.fixture(scope="module")
@@ -256,3 +279,22 @@ def test_triton_refuses_a_configuration_that_somebody_broke(
         InferenceServerClient(address) as client,
     ):
         client.infer("colours", asked(np.zeros((1, 8, 8, 3), np.uint8)))
+
+
+def test_triton_takes_the_configuration_of_a_plan(client, executor):
+    config = client.get_model_config("planned").config
+    images = pictures(client, "planned", 4)
+
+    theirs = client.infer("planned", asked(images)).as_numpy("scores")
+
+    ours = asyncio.run(executor.infer("colours", images))["scores"]
+    np.testing.assert_allclose(theirs, ours, atol=TOLERANCE)
+    parameters = {key: entry.string_value for key, entry in config.parameters.items()}
+    (card,) = plan_card.from_parameters(parameters).values()
+    assert (card.tensorrt, card.capability, card.gpu) == ("10.3.0", "8.7", "Orin")
+    assert dict(config.cc_model_filenames) == {"8.7": "model.sm87.plan"}
+    assert [entry.batch_size for entry in config.model_warmup] == [1, 2, 3, 4]
+    assert config.instance_group[0].count == 2
+    # Both instances ran each batch size before the model was ready.
+    (statistics,) = client.get_inference_statistics("planned").model_stats
+    assert statistics.inference_count == 2 * (1 + 2 + 3 + 4) + 4
