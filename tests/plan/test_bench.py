@@ -1,4 +1,4 @@
-"""The comparison of formats on a stand-in for TensorRT (tests/standin), whose times mean nothing."""
+"""Formats compared on a stand-in for TensorRT (tests/standin), whose times mean nothing."""
 
 from __future__ import annotations
 
