@@ -87,6 +87,7 @@ class _Entry:
 
     contender: Contender
     reason: str = ""
+    failed: bool = False
     times_ms: list[float] = field(default_factory=list)
     images_per_s: dict[int, float] = field(default_factory=dict)
     joules: float | None = None
@@ -117,6 +118,7 @@ class _Entry:
             images_per_s=self.images_per_s,
             dense_twin=self.contender.dense_twin,
             reason=self.reason,
+            failed=self.failed,
             joules=self.joules,
             sparse=self.sparse,
             differs=max((parity.mean for parity in self.parities), default=None),
@@ -203,11 +205,11 @@ class Network:
             yield engines
 
     def _tried(self, entry: _Entry, what: str, size: int) -> Engine | None:
-        entry.reason = ""
+        entry.reason, entry.failed = "", False
         try:
             return self._engine(entry, what, size)
         except (PlanError, EngineError) as error:
-            entry.reason = str(error)
+            entry.reason, entry.failed = str(error), True
             _LOG.info("%s, %s, %s: %s", self.name, entry.contender.name, what, error)
             return None
 

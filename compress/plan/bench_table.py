@@ -25,6 +25,7 @@ class Row:
         images_per_s: By batch size, from the median of its calls.
         dense_twin: Contender that differs in sparse kernels alone; empty where there is none.
         reason: Why nothing was measured, or what is missing.
+        failed: Whether that ought to have worked on this machine.
         joules: Drawn for 1,000 images at the best batch; None where it is not known.
         sparse: Sparse layers by the builder, for batch 1 and for large ones: eligible, picked.
         differs: Mean difference from the answers of ONNX Runtime to the same graph.
@@ -39,6 +40,7 @@ class Row:
     images_per_s: Mapping[int, float] = field(default_factory=dict)
     dense_twin: str = ""
     reason: str = ""
+    failed: bool = False
     joules: float | None = None
     sparse: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     differs: float | None = None
