@@ -6,10 +6,13 @@ PIP_VERSION := 26.3
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 HOST := 127.0.0.1
 PORT := 8000
+BUNDLES := bundles
+# Such as --own-kernels, where cuBLAS and cuDNN are not installed.
+GPU_OPTIONS :=
 SOURCES := contract compress service benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix test-plan test-system test-gpu bench constraints clean
+.PHONY: help demo test check fix test-plan test-system test-gpu test-cuda bundles bench constraints clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -64,10 +67,16 @@ $(VENV)-plan/.plan: pyproject.toml constraints.txt
 test-plan: $(VENV)-plan/.plan  ## Test what runs on a Jetson, without PyTorch: make test-plan PYTHON=python3.10
 	$(VENV)-plan/bin/python -m pytest --noconftest tests/plan tests/contract
 
-test-gpu: $(VENV)/.dev  ## Run the tests that need an NVIDIA GPU.
+test-gpu:  ## Build, check and measure plans on this GPU: needs TensorRT, NumPy and onnx alone.
+	$(PYTHON) -m benchmarks.gpu $(BUNDLES) $(GPU_OPTIONS)
+
+test-cuda: $(VENV)/.dev  ## Run the tests that need PyTorch and an NVIDIA GPU.
 	$(BIN)/python -m pytest -m gpu tests/system/test_gpu.py
 
-bench: $(VENV)/.run  ## Measure INT8 against FP32 on this CPU, side by side.
+bundles: $(VENV)/.run  ## Write what test-gpu measures: DeiT and Swin of random weights.
+	$(BIN)/gpusq bench --export $(BUNDLES)
+
+bench: $(VENV)/.run  ## Measure INT8 beside the other formats, on this GPU or this CPU.
 	$(BIN)/gpusq bench
 
 constraints:  ## Resolve the pinned versions anew (needs uv).
