@@ -169,7 +169,11 @@ def _set_opset(model: onnx.ModelProto, version: int) -> None:
 
 
 def _take_back(node: NodeProto, stored: dict[str, TensorProto]) -> None:
-    """Give one operator of opset 18 the form that it has in 17."""
+    """Give one operator of opset 18 the form that it has in 17.
+
+    Raises:
+        PlanError: It does what 17 has no word for.
+    """
     if node.op_type == "Split":
         # Without lengths, equal parts, as many as there are outputs.
         kept = [entry for entry in node.attribute if entry.name != "num_outputs"]
@@ -186,6 +190,20 @@ def _take_back(node: NodeProto, stored: dict[str, TensorProto]) -> None:
             helper.make_attribute("axes", numpy_helper.to_array(axes).astype(int).tolist())
         )
         del node.input[1:]
+    _drop_new_attributes(node)
+
+
+def _drop_new_attributes(node: NodeProto) -> None:
+    known = onnx.defs.get_schema(node.op_type, OPSET_WEAK).attributes
+    newer = onnx.defs.get_schema(node.op_type, 18).attributes
+    for entry in [entry for entry in node.attribute if entry.name not in known]:
+        default = helper.get_attribute_value(newer[entry.name].default_value)
+        if helper.get_attribute_value(entry) != default:
+            raise PlanError(
+                f"the {node.op_type} {node.name!r} has {entry.name}, which opset {OPSET_WEAK} does "
+                "not know. Build with TensorRT 10."
+            )
+        node.attribute.remove(entry)
 
 
 class _Typing:
