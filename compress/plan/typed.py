@@ -259,11 +259,19 @@ class _Typing:
         waiting = [name for node in self.graph.node if self._begins(node) for name in node.output]
         while waiting:
             for node in self.readers[waiting.pop()]:
-                if node.output[0] in self.exact or node.op_type in _PRODUCTS | _ISLANDS:
+                product = node.op_type in _PRODUCTS and not self._of_coordinates(node)
+                if node.output[0] in self.exact or product or node.op_type in _ISLANDS:
                     continue
                 if self._is_float_node(node):
                     self.exact.add(node.output[0])
                     waiting.extend(node.output)
+
+    def _of_coordinates(self, node: NodeProto) -> bool:
+        """Whether a product is one of coordinates and choices, as a mean of boxes is."""
+        makers = [self.producers.get(name) for name in node.input]
+        return node.op_type == "MatMul" and all(
+            maker is not None and maker.output[0] in self.exact for maker in makers
+        )
 
     def _begins(self, node: NodeProto) -> bool:
         if node.op_type == "Cast" and self._is_float_node(node):
