@@ -63,7 +63,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def make_empty(folder: Path, name: str, user: Path) -> None:
-    """Write a library with the functions that another one takes from it, each ending the process."""
+    """Write a library with what another one takes from it; to call it ends the process."""
     listed = subprocess.run(
         ["nm", "-D", "--undefined-only", user], check=True, capture_output=True, text=True
     )
