@@ -6,17 +6,14 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
 
+from compress import bench_command
+from compress.arguments import Commands, add_command, output_file, whole_number
 from compress.errors import CompressError
 from contract import telemetry
 from contract.errors import ContractError
-
-_Command = Callable[[argparse.Namespace], None]
-# argparse gives what add_subparsers() returns no public name.
-_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -152,15 +149,6 @@ def _plan(arguments: argparse.Namespace) -> None:
     print(f"Plan:   {version}")
 
 
-def _bench(arguments: argparse.Namespace) -> None:
-    from compress import bench  # noqa: PLC0415
-
-    table = bench.run(arguments.size, arguments.repeats)
-    print(table.text())
-    if arguments.json:
-        arguments.json.write_text(table.json(), encoding="utf-8")
-
-
 def _count_networks(arguments: argparse.Namespace) -> None:
     from compress import count  # noqa: PLC0415
 
@@ -180,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     adders = (
         *(_add_compress, _add_ablate, _add_evaluate, _add_publish),
-        *(_add_plan, _add_bench, _add_count),
+        *(_add_plan, bench_command.add, _add_count),
     )
     for add in adders:
         add(commands)
@@ -189,8 +177,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_compress(commands: _Commands) -> None:
-    parser = _add(
+def _add_compress(commands: Commands) -> None:
+    parser = add_command(
         commands,
         "compress",
         _compress,
@@ -212,8 +200,8 @@ def _add_compress(commands: _Commands) -> None:
     )
 
 
-def _add_ablate(commands: _Commands) -> None:
-    parser = _add(
+def _add_ablate(commands: Commands) -> None:
+    parser = add_command(
         commands,
         "ablate",
         _ablate,
@@ -221,7 +209,9 @@ def _add_ablate(commands: _Commands) -> None:
         "gpusq ablate recipes/digits.yaml --seeds 3 --only 'no late features' 'INT4'",
     )
     parser.add_argument("recipe", type=Path, help="a YAML file, see docs/recipes.md")
-    parser.add_argument("--seeds", type=_count, default=1, help="runs of each; medians are shown")
+    parser.add_argument(
+        "--seeds", type=whole_number, default=1, help="runs of each; medians are shown"
+    )
     parser.add_argument(
         "--only",
         nargs="+",
@@ -239,11 +229,11 @@ def _add_ablate(commands: _Commands) -> None:
         metavar="KEY=VALUE",
         help="change one line of the recipe in every run; may be repeated",
     )
-    parser.add_argument("--json", type=_output, metavar="FILE", help="write every run's scores")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write every run's scores")
 
 
-def _add_evaluate(commands: _Commands) -> None:
-    parser = _add(
+def _add_evaluate(commands: Commands) -> None:
+    parser = add_command(
         commands,
         "evaluate",
         _evaluate,
@@ -261,12 +251,15 @@ def _add_evaluate(commands: _Commands) -> None:
         help="one folder a class, named by class id or name; any subset of the classes",
     )
     parser.add_argument(
-        "--json", type=_output, metavar="FILE", help="write top1, top5, images and what was skipped"
+        "--json",
+        type=output_file,
+        metavar="FILE",
+        help="write top1, top5, images and what was skipped",
     )
 
 
-def _add_publish(commands: _Commands) -> None:
-    parser = _add(
+def _add_publish(commands: Commands) -> None:
+    parser = add_command(
         commands,
         "publish",
         _publish,
@@ -290,8 +283,8 @@ def _add_publish(commands: _Commands) -> None:
     )
 
 
-def _add_plan(commands: _Commands) -> None:
-    parser = _add(
+def _add_plan(commands: Commands) -> None:
+    parser = add_command(
         commands,
         "plan",
         _plan,
@@ -334,13 +327,15 @@ def _add_builder_options(parser: argparse.ArgumentParser) -> None:
         help="what is not quantised is computed in this",
     )
     parser.add_argument("--dense", action="store_true", help="build without sparse kernels")
-    parser.add_argument("--max-batch", type=_count, default=8, help="pictures at once, at most")
+    parser.add_argument(
+        "--max-batch", type=whole_number, default=8, help="pictures at once, at most"
+    )
     parser.add_argument(
         "--best-batch",
-        type=_count,
+        type=whole_number,
         help="pictures at once for which kernels are chosen; the most if not given",
     )
-    parser.add_argument("--instances", type=_count, default=1, help="side by side on one GPU")
+    parser.add_argument("--instances", type=whole_number, default=1, help="side by side on one GPU")
     parser.add_argument(
         "--level", type=int, help="how long the builder looks for faster kernels, 0 to 5"
     )
@@ -351,74 +346,15 @@ def _add_builder_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_bench(commands: _Commands) -> None:
-    parser = _add(
-        commands,
-        "bench",
-        _bench,
-        "time INT8 against float32 on this CPU",
-        "gpusq bench --size small --json bench.json",
-    )
-    parser.add_argument(
-        "--size",
-        choices=("tiny", "small", "base"),
-        default="small",
-        help="of the DeiT, with random weights",
-    )
-    parser.add_argument(
-        "--repeats",
-        type=_count,
-        default=20,
-        help="timed calls of each runtime at each batch size; the median is shown",
-    )
-    parser.add_argument("--json", type=_output, metavar="FILE", help="write the table")
-
-
-def _add_count(commands: _Commands) -> None:
-    parser = _add(
+def _add_count(commands: Commands) -> None:
+    parser = add_command(
         commands,
         "count",
         _count_networks,
         "count size and operations of the paper's networks",
         "gpusq count --json count.json",
     )
-    parser.add_argument("--json", type=_output, metavar="FILE", help="write the table")
-
-
-def _output(text: str) -> Path:
-    """Refuse a file that could not be written, before anything is computed for it."""
-    path = Path(text)
-    if not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(
-            f"expected a file in a folder that is there, got {text!r}; make {path.parent} first"
-        )
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"expected a file, got the folder {text!r}")
-    return path
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
-    return int(text)
-
-
-def _add(
-    commands: _Commands,
-    name: str,
-    command: _Command,
-    summary: str,
-    example: str,
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(command=command)
-    return parser
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write the table")
 
 
 if __name__ == "__main__":

@@ -1,93 +1,69 @@
-"""INT8 against float32 of the same DeiT on this CPU: the program behind ``make bench``.
-
-Weights are random: time does not depend on them.
-"""
+"""A bundle against its float twin on this CPU: ``gpusq bench`` where no GPU runs plans."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import statistics
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Final
 
-import torch
+import onnx
 
-from compress import export, latency
-from compress.calibrate import calibrate
-from compress.networks import deit, roles
-from compress.networks.network import Classifier
-from compress.prune import magnitude_masks
-from compress.quantize import insert_quantizers
-from contract.preprocess import Preprocessing
+from compress import latency
+from compress.plan import bench
+from compress.plan.bench_table import Row, Table
+from compress.plan.contenders import format_name
+from compress.plan.turns import in_turns, percentile
+from compress.plan.twins import float_twin
 
-_HIDDEN = {"tiny": 192, "small": 384, "base": 768}
-_INPUT = Preprocessing(height=224, width=224, shorter_side_px=248)
-
-
-@dataclass(frozen=True)
-class Table:
-    """What was measured, with the machine that measured it.
-
-    Args:
-        title: Network and machine.
-        rows: One a contender and batch size.
-    """
-
-    title: str
-    rows: list[latency.Latency]
-
-    def text(self) -> str:
-        """Return the table for a terminal."""
-        head = f"{'runtime':24}{'batch':>6}{'median ms':>12}{'ratio':>8}"
-        rows = [
-            f"{row.name:24}{row.batch:>6}{row.median_ms:>12.1f}{row.ratio:>8.2f}"
-            for row in self.rows
-        ]
-        return "\n".join([self.title, head, *rows])
-
-    def json(self) -> str:
-        """Return the table for a program."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+BATCHES: Final = (1, 8)
+CALLS: Final = 20
+_BASELINE: Final = "ONNX Runtime, float32"
+_NOTE: Final = (
+    "Ratios above 1 are faster; they are of ONNX Runtime with the same network in float32. "
+    "Throughput is of the best batch, named beside it. 2:4 sparsity by itself gains nothing here."
+)
 
 
-def run(size: Literal["tiny", "small", "base"], repeats: int) -> Table:
-    """Export one DeiT dense and 2:4 INT8, and time both.
+def run(
+    bundles: Sequence[Path], why: str, batches: tuple[int, ...] = BATCHES, calls: int = CALLS
+) -> Iterator[Table]:
+    """Measure bundles in the embedded runtimes, and yield the table after each of them.
 
     Args:
-        size: Of the network.
-        repeats: Timed calls of each runtime at each batch size.
+        bundles: Folders with ``model.onnx`` and ``card.json``, or models' folders in a repository.
+        why: No plan is measured, for the table.
+        batches: Sizes to look for the best throughput at.
+        calls: Timed calls of each contender at each size.
+
+    Raises:
+        PlanError: A bundle is damaged.
     """
-    torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as folder:
-        dense, compressed = Path(folder) / "dense.onnx", Path(folder) / "int8.onnx"
-        network = _network(size)
-        export.write_graph(network, _INPUT, dense)
-        _compress(network)
-        export.write_graph(network, _INPUT, compressed)
-        rows = latency.compare(dense, compressed, repeats=repeats)
-    return Table(f"DeiT-{size} 224, random weights; {latency.machine()}", rows)
-
-
-def _network(size: str) -> Classifier:
-    hidden = _HIDDEN[size]
-    body = deit.build(
-        {
-            "hidden_size": hidden,
-            "num_attention_heads": hidden // 64,
-            "intermediate_size": 4 * hidden,
-            "num_labels": 1000,
+    sources = [bench.source(folder) for folder in bundles]
+    machine = f"On the CPU: {latency.machine()}. No plan was measured: {why}"
+    rows: list[Row] = []
+    for folder, source in zip(bundles, sources, strict=True):
+        name = format_name(source.card.precision)
+        with tempfile.TemporaryDirectory() as temporary:
+            twin = Path(temporary) / "float.onnx"
+            onnx.save(float_twin(onnx.load(source.model)), twin)
+            contenders = latency.contenders(twin, source.model, name)
+        times = {
+            batch: in_turns(contenders, batch, calls, latency.BURST)
+            for batch in sorted({1, *batches})
         }
-    )
-    return Classifier(body, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).eval()
-
-
-def _compress(network: Classifier) -> None:
-    layers = roles.layers(network.body)
-    masks = magnitude_masks(network.body, [layer.name for layer in layers if layer.prune])
-    masks.apply(network.body)
-    reads = {f"body.{layer.name}": layer.reads for layer in layers}
-    insert_quantizers(network, reads, learned=False)
-    shape = (2, _INPUT.height, _INPUT.width, 3)
-    calibrate(network, [torch.randint(0, 256, shape, dtype=torch.uint8)], observer="max")
+        rows += [
+            Row(
+                network=bench.name_of(folder),
+                contender=contender,
+                p50_ms=percentile(times[1][contender], 0.5),
+                p99_ms=percentile(times[1][contender], 0.99),
+                images_per_s={
+                    batch: 1000 * batch / statistics.median(taken[contender])
+                    for batch, taken in times.items()
+                },
+            )
+            for contender in contenders
+        ]
+        yield Table(machine, (_BASELINE,), tuple(rows), (_NOTE,))

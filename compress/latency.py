@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 import platform
 import statistics
@@ -18,11 +17,10 @@ import onnx
 import onnxruntime
 import openvino
 
+from compress.plan.turns import Burst, Timed, in_turns
 from contract.cpu import int8_saturates
 
-# Calls of one contender in a row: those that do not count, then those that do.
-_WARM_UP = 2
-_BURST = 5
+BURST = Burst(counted=5, warm_up=2)
 
 
 @dataclass(frozen=True)
@@ -51,9 +49,6 @@ def compare(
 ) -> list[Latency]:
     """Time a float32 graph in ONNX Runtime against a compressed one in the embedded runtimes.
 
-    Contenders take turns, so that whatever else the machine does hits all of them, in bursts of a
-    few calls: threads of one runtime spin for a while after a call and would slow the next one.
-
     Args:
         float32: The dense network's graph; the baseline.
         compressed: The compressed network's graph.
@@ -62,41 +57,51 @@ def compare(
             reported.
         precision: Of the compressed network, as its contenders are called.
     """
-    contenders: list[tuple[str, Callable[[np.ndarray], Any]]] = [
-        ("ONNX Runtime, float32", _onnxruntime(float32)),
-        ("OpenVINO, float32", _openvino(float32)),
-        (f"ONNX Runtime, {precision}", _onnxruntime(compressed)),
-        (f"OpenVINO, {precision}", _openvino(compressed)),
-    ]
-    height, width = (
-        axis.dim_value
-        for axis in onnx.load(compressed).graph.input[0].type.tensor_type.shape.dim[1:3]
-    )
-    rng = np.random.default_rng(0)
+    taking = contenders(float32, compressed, precision)
     results = []
     for batch in batches:
-        pictures = rng.integers(0, 256, (batch, height, width, 3), dtype=np.uint8)
-        times: dict[str, list[float]] = {name: [] for name, _ in contenders}
-        for _turn in range(math.ceil(repeats / _BURST)):
-            for name, run in contenders:
-                times[name] += _burst_ms(run, pictures)
+        times = in_turns(taking, batch, repeats, BURST)
         medians = {name: statistics.median(taken) for name, taken in times.items()}
-        baseline = medians[contenders[0][0]]
+        baseline = medians[next(iter(taking))]
         results += [
             Latency(name, batch, median, baseline / median) for name, median in medians.items()
         ]
     return results
 
 
-def _burst_ms(run: Callable[[np.ndarray], Any], pictures: np.ndarray) -> list[float]:
-    for _ in range(_WARM_UP):
-        run(pictures)
-    taken = []
-    for _ in range(_BURST):
-        began = time.perf_counter()
-        run(pictures)
-        taken.append((time.perf_counter() - began) * 1000)
-    return taken
+def contenders(float32: Path, compressed: Path, precision: str) -> dict[str, Timed]:
+    """Load both graphs into both runtimes; the first is the baseline.
+
+    Args:
+        float32: The dense network's graph.
+        compressed: The compressed network's graph.
+        precision: Of the compressed network, as people call it.
+    """
+    first = onnx.load(compressed, load_external_data=False).graph.input[0]
+    size = tuple(axis.dim_value for axis in first.type.tensor_type.shape.dim[1:])
+    return {
+        "ONNX Runtime, float32": _Called(_onnxruntime(float32), size),
+        "OpenVINO, float32": _Called(_openvino(float32), size),
+        f"ONNX Runtime, {precision}": _Called(_onnxruntime(compressed), size),
+        f"OpenVINO, {precision}": _Called(_openvino(compressed), size),
+    }
+
+
+class _Called:
+    """A runtime's call with noise for pictures."""
+
+    def __init__(self, call: Callable[[np.ndarray], Any], size: tuple[int, ...]) -> None:
+        self.call = call
+        self.size = size
+
+    def time_ms(self, batch: int, calls: int) -> list[float]:
+        pictures = np.random.default_rng(0).integers(0, 256, (batch, *self.size), dtype=np.uint8)
+        taken = []
+        for _ in range(calls):
+            began = time.perf_counter()
+            self.call(pictures)
+            taken.append((time.perf_counter() - began) * 1000)
+        return taken
 
 
 def machine() -> str:

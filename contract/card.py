@@ -15,7 +15,7 @@ from typing import Any, Final, get_type_hints
 from contract import labels
 from contract.errors import CardError
 from contract.labels import LabelSet
-from contract.preprocess import Preprocessing
+from contract.preprocessing import Preprocessing
 
 CARD_VERSION: Final = 1
 TASKS: Final = ("classify", "detect", "segment")

@@ -13,7 +13,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,10 +22,24 @@ import numpy.typing as npt
 from PIL import ExifTags, Image
 
 from contract import letterbox, refusal
+from contract.preprocessing import Preprocessing
+
+# Readers of pictures find their form here, too.
+__all__ = [
+    "FORMATS",
+    "MAX_PIXELS",
+    "Decoded",
+    "Preprocessing",
+    "decode",
+    "decode_to_fit",
+    "fit",
+    "fit_decoded",
+    "preprocess",
+    "resampling",
+]
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS: Final = 50_000_000
-FRAMINGS: Final = ("crop", "letterbox")
 _RESAMPLING: Final = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -65,45 +79,6 @@ _REDUCTIONS: Final = (1, 2, 4, 8)
 # Where the alpha channel is zero the colours are undefined; white is what viewers show.
 _BACKDROP: Final = (255, 255, 255)
 _ANY_PILLOW_MODULE: Final = r"PIL\."
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a picture becomes the input of one network.
-
-    With the framing "crop" the shorter side is scaled to ``shorter_side_px`` and the middle
-    ``height`` x ``width`` pixels are cut out, as in the published evaluation of DeiT and Swin.
-    With "letterbox" the whole picture is scaled until it just fits and lies at the top left of
-    the input; the rest has the colour :data:`contract.letterbox.COLOUR`.
-
-    Args:
-        height: Rows of the network's input.
-        width: Columns of the network's input.
-        shorter_side_px: Length of the shorter side before the cut; at least the larger of the
-            two above. 0 with "letterbox".
-        interpolation: "bicubic", "bilinear" or "lanczos".
-        framing: "crop" or "letterbox".
-    """
-
-    height: int
-    width: int
-    shorter_side_px: int = 0
-    interpolation: str = "bicubic"
-    framing: str = "crop"
-
-    def __post_init__(self) -> None:
-        """Refuse what no picture could satisfy."""
-        _one_of("interpolation", self.interpolation, _RESAMPLING)
-        _one_of("framing", self.framing, FRAMINGS)
-        came = f"got {self.height}, {self.width} and {self.shorter_side_px}"
-        if self.framing == "letterbox":
-            expected = "1 <= height, width and shorter_side_px = 0 for a letterbox"
-            fits = self.shorter_side_px == 0
-        else:
-            expected = "1 <= height, width <= shorter_side_px"
-            fits = self.shorter_side_px >= max(self.height, self.width)
-        if min(self.height, self.width) < 1 or not fits:
-            raise ValueError(f"expected {expected}, {came}")
 
 
 @dataclass(frozen=True)
@@ -216,11 +191,6 @@ def preprocess(
 def resampling(preprocessing: Preprocessing) -> Image.Resampling:
     """Return the Pillow filter that a network was trained with."""
     return _RESAMPLING[preprocessing.interpolation]
-
-
-def _one_of(where: str, value: str, known: Iterable[str]) -> None:
-    if value not in known:
-        raise ValueError(f"{where} must be one of {', '.join(known)}, got {value!r}")
 
 
 def _decode(data: bytes, max_pixels: int, scale_of: Callable[[tuple[int, int]], float]) -> Decoded:

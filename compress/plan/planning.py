@@ -9,17 +9,16 @@ import hashlib
 import json
 import logging
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import onnx
 
 from compress import agreement, bundles
 from compress.agreement import Parity
-from compress.answers import Answers, joined
+from compress.answers import in_batches
 from compress.errors import PlanError
 from compress.plan import bundle as bundle_files
 from compress.plan import capability, install, recorded, search
@@ -34,9 +33,6 @@ from contract.engine import Engine, tensorrt
 from contract.plan_card import PlanCard
 
 _LOG = logging.getLogger(__name__)
-# FP16 between INT8 layers moves probabilities more than another order of sums does; what a class
-# or an object is has to stay, as everywhere.
-_ALLOWED: Final = {"classify": 1e-2}
 _CALLS: Final = 50
 
 
@@ -143,7 +139,10 @@ def check(form: str, built: Built, source: Bundle, pictures: Recorded, options: 
         batches = sorted({options.min_batch, options.max_batch})
         parities = [
             agreement.compare(
-                task, pictures.answers, _answers(engine, pictures, batch), _ALLOWED.get(task)
+                task,
+                pictures.answers,
+                in_batches(engine.run, pictures.pictures, batch),
+                recorded.ALLOWED.get(task),
             )
             for batch in batches
         ]
@@ -161,17 +160,6 @@ def check(form: str, built: Built, source: Bundle, pictures: Recorded, options: 
             "to float16 is the reason, or with another TensorRT."
         )
     return Checked(form, built, worst, times)
-
-
-def _answers(engine: Engine, pictures: Recorded, batch: int) -> Answers:
-    shown = pictures.pictures
-    # The last batch is filled up: a fixed batch takes no fewer.
-    rest = -len(shown) % batch
-    filled = np.concatenate([shown, np.repeat(shown[-1:], rest, axis=0)]) if rest else shown
-    asked: Iterable[Answers] = (
-        engine.run(filled[start : start + batch]) for start in range(0, len(filled), batch)
-    )
-    return {name: values[: len(shown)] for name, values in joined(asked).items()}
 
 
 def _source(folder: Path) -> Bundle:

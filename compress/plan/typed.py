@@ -98,9 +98,9 @@ def strongly_typed(model: onnx.ModelProto) -> onnx.ModelProto:
     typed = onnx.ModelProto()
     typed.CopyFrom(model)
     _check(typed)
-    _set_opset(typed, max(opset_of(model), OPSET_TYPED))
+    set_opset(typed, max(opset_of(model), OPSET_TYPED))
     _Typing(typed).apply()
-    return _checked(typed)
+    return checked(typed)
 
 
 def weakly_typed(model: onnx.ModelProto, *, layer_norms: bool = True) -> onnx.ModelProto:
@@ -126,9 +126,9 @@ def weakly_typed(model: onnx.ModelProto, *, layer_norms: bool = True) -> onnx.Mo
         _take_back(node, stored)
     if not layer_norms:
         layer_norm.in_parts(weak.graph)
-    _set_opset(weak, OPSET_WEAK)
+    set_opset(weak, OPSET_WEAK)
     weak.ir_version = min(weak.ir_version, _IR_WEAK)
-    return _checked(weak)
+    return checked(weak)
 
 
 def _check(model: onnx.ModelProto) -> None:
@@ -146,8 +146,12 @@ def _check(model: onnx.ModelProto) -> None:
             )
 
 
-def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop what nothing reads, and infer every type anew: fails where two operators disagree."""
+def checked(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop what nothing reads, and infer every type anew.
+
+    Raises:
+        PlanError: Two operators disagree, or ONNX does not allow one of them in this form.
+    """
     graph = model.graph
     del graph.value_info[:]
     read = {name for node in graph.node for name in node.input}
@@ -162,7 +166,8 @@ def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
     return inferred
 
 
-def _set_opset(model: onnx.ModelProto, version: int) -> None:
+def set_opset(model: onnx.ModelProto, version: int) -> None:
+    """Write down another version of ONNX's own operators, whose forms have to be the same in it."""
     for entry in model.opset_import:
         if not entry.domain:
             entry.version = version

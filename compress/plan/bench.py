@@ -1,0 +1,77 @@
+"""The paper's Table 2 on this GPU: ``gpusq bench`` where there are a GPU and TensorRT.
+
+Imports neither torch nor pydantic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from compress.errors import PlanError
+from compress.plan import bundle as bundle_files
+from compress.plan.bench_network import Machine, Network, Settings
+from compress.plan.bench_table import GPU_NOTE, Row, Table
+from compress.plan.bundle import Bundle
+from compress.plan.contenders import BASELINES
+from compress.plan.energy import Meter, find_meter
+from contract import cuda
+from contract.engine import tensorrt
+
+
+def run(bundles: Sequence[Path], settings: Settings) -> Iterator[Table]:
+    """Measure bundles, and yield the table as it is after each of them.
+
+    Args:
+        bundles: Folders with ``model.onnx`` and ``card.json``, or models' folders in a repository.
+        settings: How.
+
+    Raises:
+        PlanError: A bundle is damaged.
+        EngineError: There is no GPU, or TensorRT is not installed.
+    """
+    machine = Machine(cuda.runtime().device(), tensorrt().__version__)
+    # All of them first: a broken one is not found out after an hour.
+    sources = [source(folder) for folder in bundles]
+    meter, energy = _meter(settings)
+    rows: list[Row] = []
+    for folder, bundle in zip(bundles, sources, strict=True):
+        network = Network(name_of(folder), bundle, machine, settings)
+        network.measure(meter)
+        rows += network.rows()
+        yield Table(str(machine), BASELINES, tuple(rows), (GPU_NOTE, energy))
+
+
+def source(folder: Path) -> Bundle:
+    """Read a bundle, or a model's folder in a repository, and check it.
+
+    Raises:
+        PlanError: It is neither, or damaged.
+        CardError: Its card cannot be read.
+    """
+    if (folder / bundle_files.CARD_FILE).is_file() or not (folder / "config.pbtxt").is_file():
+        return bundle_files.read_bundle(folder)
+    # Needs Triton's client, which is not installed everywhere.
+    from compress import bundles  # noqa: PLC0415
+
+    return bundle_files.checked(*bundles.find(folder))
+
+
+def name_of(folder: Path) -> str:
+    """Return what a bundle is called: its folder, or the run's that compressed it.
+
+    >>> name_of(Path("runs/deit-tiny/bundle")), name_of(Path("bundles/swin-base"))
+    ('deit-tiny', 'swin-base')
+    """
+    resolved = folder.resolve()
+    return resolved.parent.name if resolved.name == "bundle" else resolved.name
+
+
+def _meter(settings: Settings) -> tuple[Meter | None, str]:
+    if not settings.energy_s:
+        return None, "Energy was not measured: it was switched off."
+    try:
+        meter = find_meter()
+    except PlanError as error:
+        return None, f"Energy was not measured: {error}."
+    return meter, f"J / 1,000: energy for 1,000 images at the best batch, {meter.name}."
