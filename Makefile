@@ -64,7 +64,13 @@ $(VENV)-plan/.plan: pyproject.toml constraints.txt
 	  --constraint constraints.txt --editable '.[plan]' pytest
 	@touch $@
 
-test-plan: $(VENV)-plan/.plan  ## Test what runs on a Jetson, without PyTorch: make test-plan PYTHON=python3.10
+# Without what it links, which is never called without a GPU.
+$(VENV)-plan/.tensorrt-$(TENSORRT): $(VENV)-plan/.plan
+	$(VENV)-plan/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  tensorrt==$(TENSORRT)
+	@touch $@
+
+test-plan: $(VENV)-plan/.plan $(if $(TENSORRT),$(VENV)-plan/.tensorrt-$(TENSORRT))  ## Test what runs on a Jetson, without PyTorch: make test-plan PYTHON=python3.10 [TENSORRT=8.6.0]
 	$(VENV)-plan/bin/python -m pytest --noconftest tests/plan tests/contract
 
 test-gpu:  ## Build, check and measure plans on this GPU: needs TensorRT, NumPy and onnx alone.

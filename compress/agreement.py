@@ -57,7 +57,7 @@ class Parity:
         """Return what was found beside what is required."""
         return (
             f"{self.differs} differ by {self.largest:.4f} at most ({self.where}) and "
-            f"{self.mean:.5f} on average (allowed {self.allowed}); {self.agreement:.1%} "
+            f"{self.mean:.5f} on average (allowed {self.allowed:g}); {self.agreement:.1%} "
             f"{self.agrees} (required {_AGREEMENT:.0%})"
         )
 

@@ -34,6 +34,8 @@ _DTYPES: Final = {
 }
 # Each holds activation memory for the largest batch.
 _LANES: Final = 4
+# Before, the contexts of an engine cannot share its one range of shapes.
+_SHARED_SINCE: Final = 10
 
 Images = npt.NDArray[np.uint8]
 
@@ -83,7 +85,7 @@ class Engine:
 
     Each batch size has an execution context of its own and, where kernels can be recorded, a CUDA
     graph: NVIDIA advises one context a graph, because another batch size would change what the
-    context holds for it. The four sizes used last are kept.
+    context holds for it. The four sizes used last are kept, with TensorRT 8 the last one alone.
 
     Args:
         plan: The bytes that the builder wrote.
@@ -106,6 +108,8 @@ class Engine:
         self._engine: Any = None
         self._log = log_of(self._trt)
         self._lanes: OrderedDict[int, _Lane] = OrderedDict()
+        major = int(self._trt.__version__.split(".", maxsplit=1)[0])
+        self._most_lanes = _LANES if major >= _SHARED_SINCE else 1
         self._buffers: dict[str, _Buffer] = {}
         try:
             self._load(plan)
@@ -238,7 +242,7 @@ class Engine:
         if self._engine is None:
             raise EngineError(f"{self.name} is closed. Load the plan again to run it.")
         if batch not in self._lanes:
-            while len(self._lanes) >= _LANES:
+            while len(self._lanes) >= self._most_lanes:
                 self._drop(self._lanes.popitem(last=False)[1])
             self._lanes[batch] = self._recorded(_Lane(self._context(batch)))
         self._lanes.move_to_end(batch)

@@ -174,7 +174,11 @@ def set_opset(model: onnx.ModelProto, version: int) -> None:
 
 
 def _take_back(node: NodeProto, stored: dict[str, TensorProto]) -> None:
-    """Give one operator of opset 18 the form that it has in 17."""
+    """Give one operator of opset 18 the form that it has in 17.
+
+    Raises:
+        PlanError: It does what 17 has no word for.
+    """
     if node.op_type == "Split":
         # Without lengths, equal parts, as many as there are outputs.
         kept = [entry for entry in node.attribute if entry.name != "num_outputs"]
@@ -191,6 +195,20 @@ def _take_back(node: NodeProto, stored: dict[str, TensorProto]) -> None:
             helper.make_attribute("axes", numpy_helper.to_array(axes).astype(int).tolist())
         )
         del node.input[1:]
+    _drop_new_attributes(node)
+
+
+def _drop_new_attributes(node: NodeProto) -> None:
+    known = onnx.defs.get_schema(node.op_type, OPSET_WEAK).attributes
+    newer = onnx.defs.get_schema(node.op_type, 18).attributes
+    for entry in [entry for entry in node.attribute if entry.name not in known]:
+        default = helper.get_attribute_value(newer[entry.name].default_value)
+        if helper.get_attribute_value(entry) != default:
+            raise PlanError(
+                f"the {node.op_type} {node.name!r} has {entry.name}, which opset {OPSET_WEAK} does "
+                "not know. Build with TensorRT 10."
+            )
+        node.attribute.remove(entry)
 
 
 class _Typing:
@@ -246,11 +264,19 @@ class _Typing:
         waiting = [name for node in self.graph.node if self._begins(node) for name in node.output]
         while waiting:
             for node in self.readers[waiting.pop()]:
-                if node.output[0] in self.exact or node.op_type in _PRODUCTS | _ISLANDS:
+                product = node.op_type in _PRODUCTS and not self._of_coordinates(node)
+                if node.output[0] in self.exact or product or node.op_type in _ISLANDS:
                     continue
                 if self._is_float_node(node):
                     self.exact.add(node.output[0])
                     waiting.extend(node.output)
+
+    def _of_coordinates(self, node: NodeProto) -> bool:
+        """Whether a product is one of coordinates and choices, as a mean of boxes is."""
+        makers = [self.producers.get(name) for name in node.input]
+        return node.op_type == "MatMul" and all(
+            maker is not None and maker.output[0] in self.exact for maker in makers
+        )
 
     def _begins(self, node: NodeProto) -> bool:
         if node.op_type == "Cast" and self._is_float_node(node):

@@ -21,9 +21,12 @@ from compress.formats import FLOAT32, FP8, INT4, INT8
 from compress.networks.network import Classifier, Layer
 from compress.placement import layer_formats, place_quantizers
 from compress.plan import sparsity
+from compress.plan.forms import with_placement
+from compress.plan.typed import strongly_typed
 from compress.prune import magnitude_masks
 from compress.quantize import activation_quantizers
 from compress.recipe import Quantize
+from compress.reference import onnx_asked
 from contract.preprocess import Preprocessing
 from service.executors.onnxruntime import OnnxRuntimeNetwork
 from service.executors.openvino import OpenVinoNetwork
@@ -320,3 +323,34 @@ def test_a_placement_that_would_round_nothing_more_is_refused(network, placement
 
     with pytest.raises(RecipeError, match=r"no layer that is known as either. Take gemm\."):
         place_quantizers(network, layers, settings(placement=placement))
+
+
+# No TensorRT takes activations in INT4.
+@pytest.mark.parametrize("name", ["int8 bmm", "int4 blocks", "fp8 add"])
+def test_the_strongly_typed_form_answers_as_the_graph(exports, name, tmp_path):
+    images = tiny.pictures(64, seed=3).numpy()
+    typed = tmp_path / "typed.onnx"
+    onnx.save(strongly_typed(exports[name].model), typed)
+
+    expected, came = (onnx_asked(path)(images)["scores"] for path in (exports[name].path, typed))
+
+    # Rounding to float16 moves a few activations to the neighbouring step.
+    assert 0 < np.abs(came - expected).mean() < 0.01
+    assert np.mean(came.argmax(axis=1) == expected.argmax(axis=1)) >= 0.95
+
+
+@pytest.mark.parametrize(("placement", "rounded"), [("gemm", 6), ("gemm+add", 8)])
+def test_a_placement_that_rounds_less_is_derived_from_the_graph(
+    exports, placement, rounded, tmp_path
+):
+    images = tiny.pictures(64, seed=3).numpy()
+    model = with_placement(exports["int8 bmm"].model, placement)
+    onnx.save(model, tmp_path / "less.onnx")
+
+    count = Counter(node.op_type for node in model.graph.node)
+    expected = onnx_asked(exports["int8 bmm"].path)(images)["scores"]
+    came = onnx_asked(tmp_path / "less.onnx")(images)["scores"]
+
+    assert count["QuantizeLinear"] == rounded
+    # What is no longer rounded differs by what rounding did.
+    assert np.abs(came - expected).mean() < 0.03

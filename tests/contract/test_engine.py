@@ -46,8 +46,11 @@ def test_an_engine_says_what_it_takes_and_gives(engine: Engine):
 
 
 @pytest.mark.parametrize("captures", [True, False])
-def test_outputs_are_those_of_the_graph_for_every_batch_size(install: Install, captures: bool):
-    standin = install(gpu=Gpu(captures=captures))
+@pytest.mark.parametrize("version", ["8.6.0", "11.4.1"])
+def test_outputs_are_those_of_the_graph_for_every_batch_size(
+    install: Install, version: str, captures: bool
+):
+    standin = install(version, gpu=Gpu(captures=captures))
     engine = Engine(standin.plan(GRAPH), "model.plan")
 
     for batch in (1, 3, 8, 1, 2, 5, 4, 3, 8):
@@ -61,7 +64,10 @@ def test_outputs_are_those_of_the_graph_for_every_batch_size(install: Install, c
     engine.close()
 
 
-def test_a_graph_is_recorded_once_a_batch_size(engine: Engine, standin: StandIn):
+def test_a_graph_is_recorded_once_a_batch_size(install: Install):
+    standin = install("10.3.0")
+    engine = Engine(standin.plan(GRAPH), "model.plan")
+
     for _ in range(3):
         engine.run(pictures(2))
         engine.run(pictures(1))
@@ -70,9 +76,13 @@ def test_a_graph_is_recorded_once_a_batch_size(engine: Engine, standin: StandIn)
     assert standin.gpu.graph_launches == 6
     # One more each, before it was recorded.
     assert standin.gpu.kernels == 8
+    engine.close()
 
 
-def test_the_batch_sizes_used_last_are_kept(engine: Engine, standin: StandIn):
+def test_the_batch_sizes_used_last_are_kept(install: Install):
+    standin = install("10.3.0")
+    engine = Engine(standin.plan(GRAPH), "model.plan")
+
     for batch in (1, 2, 3, 4, 1, 5):
         engine.run(pictures(batch))
     gc.collect()
@@ -83,6 +93,18 @@ def test_the_batch_sizes_used_last_are_kept(engine: Engine, standin: StandIn):
     assert standin.gpu.kernels == before + 1
     engine.run(pictures(2))
     assert standin.gpu.kernels == before + 3
+    engine.close()
+
+
+def test_with_tensorrt_8_there_is_one_context_at_a_time(install: Install):
+    standin = install("8.6.0")
+    engine = Engine(standin.plan(GRAPH), "model.plan")
+
+    for batch in (1, 2, 1, 8):
+        images = pictures(batch)
+        assert np.array_equal(engine.run(images)["scores"], reference(images))
+        assert len(standin.gpu.contexts) == len(standin.gpu.executables) == 1
+    engine.close()
 
 
 def test_what_was_returned_is_not_written_over(engine: Engine):

@@ -38,6 +38,7 @@ REGIONS: dict[str, Any] = {
     "proposals": 40,
     "detections": 10,
     "sweeps": 7,
+    "box_voting": True,
     "sampled_anchors": 64,
     "sampled_regions": 32,
     "sampled_masks": 8,

@@ -15,6 +15,7 @@ from compress import pipeline
 from compress.__main__ import main
 from compress.metrics.detection import detections
 from compress.networks.network import Network
+from compress.plan import planning
 from compress.recipe import Recipe
 from contract.card import ModelCard
 from service.app import create_app
@@ -22,7 +23,9 @@ from service.executors import choice
 from service.settings import Settings
 from tests.conftest import Serve
 from tests.end_to_end import systems
+from tests.standin.standin import Install
 
+pytest_plugins = ["tests.standin.fixtures"]
 PNG = {"Content-Type": "image/png"}
 
 
@@ -171,3 +174,14 @@ def test_the_report_says_what_is_dense_and_why(system):
     assert all(layer["reason"] for layer in layers if not layer["pruned"])
     assert all(layer["kept"] == 0.5 for layer in layers if layer["pruned"])
     assert system.report["sketches"]["of"] == "objects"
+
+
+@pytest.mark.parametrize("tensorrt", ["8.5.2", "8.6.1", "10.3.0"])
+def test_every_form_for_tensorrt_answers_as_the_graph(system, install: Install, tensorrt, tmp_path):
+    install(tensorrt)
+    order = planning.Order(system.recipe.run / "bundle", tmp_path / "models", "planned")
+
+    version, checked = planning.plan(order)
+
+    assert checked.parity.holds
+    assert len(list(version.glob("*.plan"))) == 1

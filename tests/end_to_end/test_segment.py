@@ -15,6 +15,7 @@ from compress import pipeline
 from compress.__main__ import main
 from compress.metrics.segmentation import of_picture
 from compress.networks.network import Network
+from compress.plan import planning
 from compress.recipe import Recipe
 from contract.card import ModelCard
 from service.app import create_app
@@ -22,7 +23,9 @@ from service.executors import choice
 from service.settings import Settings
 from tests.conftest import Serve
 from tests.end_to_end import systems
+from tests.standin.standin import Install
 
+pytest_plugins = ["tests.standin.fixtures"]
 PNG = {"Content-Type": "image/png"}
 
 
@@ -129,3 +132,14 @@ def test_wide_convolutions_are_rounded_and_dense_with_a_reason(system):
     assert {"query", "FFN out", "patch merging", "convolution"} <= {
         layer["role"] for layer in pruned
     }
+
+
+@pytest.mark.parametrize("tensorrt", ["8.5.2", "8.6.1", "10.3.0"])
+def test_every_form_for_tensorrt_answers_as_the_graph(system, install: Install, tensorrt, tmp_path):
+    install(tensorrt)
+    order = planning.Order(system.recipe.run / "bundle", tmp_path / "models", "planned")
+
+    version, checked = planning.plan(order)
+
+    assert checked.parity.holds
+    assert len(list(version.glob("*.plan"))) == 1

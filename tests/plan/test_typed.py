@@ -174,3 +174,24 @@ def test_a_graph_with_a_branch_is_refused():
     node = helper.make_node("If", ["yes"], ["y"], then_branch=branch, else_branch=branch)
     with pytest.raises(PlanError, match="found the If"):
         strongly_typed(graph([node], [constant("yes", np.bool_(True))], {"y": TensorProto.FLOAT}))
+
+
+def test_a_mean_of_places_is_in_float32_though_it_is_a_product():
+    model = graph(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["moved"]),
+            helper.make_node("Add", ["moved", "centre"], ["place"]),
+            helper.make_node("Greater", ["place", "centre"], ["beyond"]),
+            helper.make_node("Cast", ["beyond"], ["weights"], to=TensorProto.FLOAT),
+            helper.make_node("Transpose", ["place"], ["turned"]),
+            helper.make_node("MatMul", ["weights", "turned"], ["mean"]),
+            helper.make_node("MatMul", ["mean", "mean"], ["y"]),
+        ],
+        [constant("w", np.eye(4, dtype=np.float32)), constant("centre", np.float32(0.5))],
+        {"y": TensorProto.FLOAT},
+    )
+
+    found = types(strongly_typed(model))
+
+    assert found["mean"] == found["weights"] == TensorProto.FLOAT
+    assert found["w_float16"] == TensorProto.FLOAT16

@@ -12,6 +12,7 @@ import pytest
 from compress import recipe_file
 from compress.__main__ import _parser
 from contract.card import Accuracy, ModelCard, Precision
+from contract.plan_card import PlanCard
 from contract.preprocess import Preprocessing
 
 ROOT = Path(__file__).parents[2]
@@ -135,6 +136,6 @@ def test_the_search_for_machines_leaves_prose_alone(text):
 def test_every_field_of_the_card_is_explained():
     page = (ROOT / "docs/contract.md").read_text(encoding="utf-8")
 
-    for kind in (ModelCard, Preprocessing, Precision, Accuracy):
+    for kind in (ModelCard, Preprocessing, Precision, Accuracy, PlanCard):
         for entry in dataclasses.fields(kind):
             assert f"`{entry.name}`" in page, f"{kind.__name__}.{entry.name}"

@@ -98,6 +98,9 @@ class IExecutionContext(Native):
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._flushed = False
+        # Up to 8 a range of shapes is that of one context, unless the builder is told otherwise.
+        taken = any(other._engine is engine for other in self._standin.gpu.contexts)
+        self._ranged = not (taken and self._standin.major == 8)
         self._standin.gpu.contexts.add(self)
 
     engine = property(lambda self: self._engine)
@@ -105,6 +108,9 @@ class IExecutionContext(Native):
     def set_input_shape(self, name: str, shape: Any) -> bool:
         least, _, most = self._engine.get_tensor_profile_shape(name, 0)
         shape = tuple(shape)
+        if not self._ranged:
+            self._say("Profile 0 has been chosen by another IExecutionContext.")
+            return False
         if len(shape) != len(most) or not all(
             a <= b <= c for a, b, c in zip(least, shape, most, strict=True)
         ):

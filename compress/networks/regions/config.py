@@ -52,6 +52,7 @@ class RegionConfig:
         detections: Objects that are answered.
         proposal_overlap, detection_overlap: Intersection over union above which the worse of two
             boxes is left out.
+        box_voting: Whether a box is the mean of those it suppresses, weighted by score.
         least_score: Objects below it are not answered.
         sweeps: Of non-maximum suppression; see there.
         sampled_anchors, sampled_regions, sampled_masks: Of each picture, for the losses.
@@ -75,6 +76,7 @@ class RegionConfig:
     detections: int = 100
     proposal_overlap: float = 0.7
     detection_overlap: float = 0.5
+    box_voting: bool = False
     least_score: float = 0.05
     sweeps: int = 21
     sampled_anchors: int = 256
