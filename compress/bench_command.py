@@ -68,7 +68,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--repeats",
         type=whole_number,
-        help="timed calls of each contender at batch 1, 400, and a quarter of it at other sizes; on a "
+        help="timed calls of each contender at batch 1, 400, and a quarter at other sizes; on a "
         "CPU 20 at each size",
     )
     _add_builder_options(parser)
