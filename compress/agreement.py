@@ -49,6 +49,14 @@ class Parity:
     allowed: float = 2e-3
 
     @property
+    def refusal(self) -> str:
+        """Say why the graph is refused: by how much it differs, and where most; "" where it is not.
+
+        What an answer that is no number differs by is no number, and refused.
+        """
+        return "" if self.holds else str(self)
+
+    @property
     def holds(self) -> bool:
         """Whether the graph computes what the network computes; never with NaN."""
         return self.mean <= self.allowed and self.agreement >= _AGREEMENT

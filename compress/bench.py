@@ -14,6 +14,7 @@ import onnx
 from compress import latency
 from compress.plan import bench
 from compress.plan.bench_table import Row, Table
+from compress.plan.bundle import read_bundle_or_model
 from compress.plan.contenders import format_name
 from compress.plan.turns import in_turns, percentile
 from compress.plan.twins import float_twin
@@ -42,7 +43,7 @@ def run(
     Raises:
         PlanError: A bundle is damaged.
     """
-    sources = [bench.source(folder) for folder in bundles]
+    sources = [read_bundle_or_model(folder) for folder in bundles]
     machine = f"On the CPU: {latency.machine()}. No plan was measured: {why}"
     rows: list[Row] = []
     for folder, source in zip(bundles, sources, strict=True):

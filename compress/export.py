@@ -15,6 +15,7 @@ import shutil
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import onnx
 import onnx_ir.passes.common as graph_passes
@@ -83,14 +84,29 @@ def write_graph(network: Network, preprocessing: Preprocessing, path: Path) -> N
     onnx.save(model, path)
 
 
+class Exported(NamedTuple):
+    """An exported graph.
+
+    Args:
+        model: In the bundle; beside it, without a card, where ONNX Runtime disagrees with the
+            network.
+        parity: How far ONNX Runtime is from the network.
+    """
+
+    model: Path
+    parity: Parity
+
+
 def write_bundle(
     network: Network,
     card: ModelCard,
     pictures: Iterable[Tensor],
     pruned: list[str],
     folder: Path,
-) -> Parity:
+) -> Exported:
     """Export a network, check it, and put graph and card into ``folder``, both or neither.
+
+    A graph that does not compute what the network computes becomes ``refused.onnx`` beside it.
 
     Args:
         network: In evaluation mode, on the CPU.
@@ -101,17 +117,21 @@ def write_bundle(
 
     Raises:
         SparsityError: A weight in the graph does not follow the card's pattern, or is missing.
-        ExportError: ONNX Runtime and the network disagree.
+        ExportError: torch cannot export this network.
     """
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
+    refused = folder.with_name("refused.onnx")
+    refused.unlink(missing_ok=True)
     try:
         model = unfinished / "model.onnx"
         write_graph(network, card.preprocessing, model)
         sparsity.check(onnx.load(model), card.precision.sparsity, model.name, pruned)
         batches = list(pictures)
-        found = parity.check(network, model, batches, card.task)
+        found = parity.compare(network, model, batches, card.task)
+        if found.refusal:
+            return Exported(model.rename(refused), found)
         shown = torch.cat(batches)[: recorded.MOST_PICTURES].numpy()
         recorded.ask(model, shown, "calibration").save(unfinished)
         (unfinished / "card.json").write_text(card.to_json(), encoding="utf-8")
@@ -121,7 +141,7 @@ def write_bundle(
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return found
+    return Exported(folder / model.name, found)
 
 
 @contextlib.contextmanager

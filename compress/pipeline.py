@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from compress import export, parallel, report, stages
+from compress import advice, export, parallel, report, stages
+from compress.errors import ExportError
 from compress.parallel import Processes
 from compress.plan import repository
 from compress.recipe import Recipe
@@ -32,19 +33,34 @@ def compress(recipe: Recipe, *, restart: bool = False) -> Path | None:
     """
     work = prepare(recipe, parallel.launched(), restart=restart)
     outcome = networks(work)
-    if not work.processes.main:
-        return None
-    bundle = work.run.folder / "bundle"
-    parity = export.write_bundle(
+    return deliver(outcome, work.run) if work.processes.main else None
+
+
+def deliver(outcome: report.Outcome, run: Run) -> Path:
+    """Export the compressed network, write the report and put the model into the repository.
+
+    Returns:
+        The version folder in the model repository.
+
+    Raises:
+        ExportError: ONNX Runtime disagrees with the network; the report has by how much.
+        CompressError: The graph is not sparse, or the repository does not take it.
+    """
+    recipe, task, bundle = outcome.recipe, outcome.task, run.folder / "bundle"
+    exported = export.write_bundle(
         outcome.quantized.network.cpu(),
         report.card(outcome),
-        work.task.calibration(export.PARITY_IMAGES),
+        task.calibration(export.PARITY_IMAGES),
         list(outcome.masks.masks),
         bundle,
     )
-    dense = work.run.folder / "dense.onnx"
-    export.write_graph(outcome.dense.network.cpu(), work.task.preprocessing, dense)
-    report.write(outcome, parity, work.run)
+    export.write_graph(outcome.dense.network.cpu(), task.preprocessing, run.folder / "dense.onnx")
+    page = report.write(outcome, exported, run)
+    if refusal := exported.parity.refusal:
+        raise ExportError(
+            "expected the exported graph to compute in ONNX Runtime what the trained network "
+            f"computes: {refusal}. {advice.after_refusal(recipe)} Report: {page}"
+        )
     return repository.publish(
         bundle, recipe.publish.repository, recipe.name, max_batch_size=recipe.publish.max_batch_size
     )

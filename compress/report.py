@@ -14,9 +14,9 @@ import jinja2
 import torch
 
 from compress import accounting, charts, findings, latency, sketches
-from compress.agreement import Parity
 from compress.distill import layer_weights
 from compress.evaluate import METRICS
+from compress.export import Exported
 from compress.formats import shown
 from compress.networks import left
 from compress.networks.network import Layer
@@ -101,13 +101,15 @@ def card(outcome: Outcome) -> ModelCard:
     )
 
 
-def write(outcome: Outcome, parity: Parity, run: Run) -> Path:
+def write(outcome: Outcome, exported: Exported, run: Run) -> Path:
     """Measure what is left to measure and write both reports into the run's folder.
+
+    A graph that was refused is in them as such.
 
     Returns:
         The HTML page.
     """
-    facts = _facts(outcome, parity, run)
+    facts = _facts(outcome, exported, run)
     run.write_json("report", facts)
     loader = jinja2.FileSystemLoader(_TEMPLATES)
     environment = jinja2.Environment(
@@ -142,9 +144,9 @@ def headline(run: Path) -> str:
     return f"{what}{scores} on {row['data']}; {sizes}"
 
 
-def _facts(outcome: Outcome, parity: Parity, run: Run) -> dict[str, Any]:
+def _facts(outcome: Outcome, exported: Exported, run: Run) -> dict[str, Any]:
     total, costs = _cost(outcome)
-    model = run.folder / "bundle" / "model.onnx"
+    model = exported.model
     quantize = outcome.recipe.quantize
     precision = shown(quantize.weights, quantize.activations)
     return {
@@ -163,7 +165,8 @@ def _facts(outcome: Outcome, parity: Parity, run: Run) -> dict[str, Any]:
             for entry in latency.compare(run.folder / "dense.onnx", model, precision=precision)
         ],
         "machine": latency.machine(),
-        "parity": dataclasses.asdict(parity),
+        "parity": dataclasses.asdict(exported.parity),
+        "refusal": exported.parity.refusal,
         "layers": _layers(outcome, {entry.name: entry for entry in costs}),
         "left": [
             dataclasses.asdict(entry)

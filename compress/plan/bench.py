@@ -12,7 +12,6 @@ from compress.errors import PlanError
 from compress.plan import bundle as bundle_files
 from compress.plan.bench_network import Machine, Network, Settings
 from compress.plan.bench_table import GPU_NOTE, Row, Table
-from compress.plan.bundle import Bundle
 from compress.plan.contenders import BASELINES
 from compress.plan.energy import Meter, find_meter
 from contract import cuda
@@ -32,7 +31,7 @@ def run(bundles: Sequence[Path], settings: Settings) -> Iterator[Table]:
     """
     machine = Machine(cuda.runtime().device(), tensorrt().__version__)
     # All of them first: a broken one is not found out after an hour.
-    sources = [source(folder) for folder in bundles]
+    sources = [bundle_files.read_bundle_or_model(folder) for folder in bundles]
     meter, energy = _meter(settings)
     rows: list[Row] = []
     for folder, bundle in zip(bundles, sources, strict=True):
@@ -40,21 +39,6 @@ def run(bundles: Sequence[Path], settings: Settings) -> Iterator[Table]:
         network.measure(meter)
         rows += network.rows()
         yield Table(str(machine), BASELINES, tuple(rows), (GPU_NOTE, energy))
-
-
-def source(folder: Path) -> Bundle:
-    """Read a bundle, or a model's folder in a repository, and check it.
-
-    Raises:
-        PlanError: It is neither, or damaged.
-        CardError: Its card cannot be read.
-    """
-    if (folder / bundle_files.CARD_FILE).is_file() or not (folder / "config.pbtxt").is_file():
-        return bundle_files.read_bundle(folder)
-    # Needs Triton's client, which is not installed everywhere.
-    from compress import bundles  # noqa: PLC0415
-
-    return bundle_files.checked(*bundles.find(folder))
 
 
 def name_of(folder: Path) -> str:

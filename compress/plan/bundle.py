@@ -92,6 +92,22 @@ def read_bundle(folder: Path) -> Bundle:
     return checked(folder / MODEL_FILE, _read_card(folder / CARD_FILE))
 
 
+def read_bundle_or_model(folder: Path) -> Bundle:
+    """Read a bundle, or the served version of a model's folder in a repository.
+
+    Raises:
+        PublishError: As for :func:`read_bundle`.
+        PlanError: The folder is neither.
+        CardError: The card in the repository cannot be read.
+    """
+    if (folder / CARD_FILE).is_file() or not (folder / "config.pbtxt").is_file():
+        return read_bundle(folder)
+    # Needs Triton's client, which is not installed where plans are only measured.
+    from compress import bundles  # noqa: PLC0415
+
+    return checked(*bundles.find(folder))
+
+
 def checked(path: Path, card: ModelCard) -> Bundle:
     """Check that a graph keeps the contract and is what a card says.
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import onnx
 
-from compress import agreement, bundles
+from compress import agreement
 from compress.agreement import Parity
 from compress.answers import in_batches
 from compress.errors import PlanError
@@ -96,7 +96,7 @@ def plan(order: Order) -> tuple[Path, Checked]:
         EngineError: There is no TensorRT or GPU, or the plan does not run on it.
     """
     check_name(order.name)
-    source = _source(order.bundle)
+    source = bundle_files.read_bundle_or_model(order.bundle)
     trt = tensorrt()
     device = cuda.runtime().device()
     gpu = Gpu(device.capability, device.name)
@@ -160,12 +160,6 @@ def check(form: str, built: Built, source: Bundle, pictures: Recorded, options: 
             "to float16 is the reason, or with another TensorRT."
         )
     return Checked(form, built, worst, times)
-
-
-def _source(folder: Path) -> Bundle:
-    if (folder / "config.pbtxt").is_file() and not (folder / bundle_files.CARD_FILE).is_file():
-        return bundle_files.checked(*bundles.find(folder))
-    return bundle_files.read_bundle(folder)
 
 
 def _pictures(order: Order, source: Bundle) -> Recorded:

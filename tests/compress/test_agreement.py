@@ -92,7 +92,7 @@ def test_what_the_graph_alone_sees_differs():
     found = detections(ANSWERS, more)
     # Three objects of the network and four of the graph; only the score of one is another.
     assert found.mean == pytest.approx(0.4 / 7)
-    assert refused(found)
+    assert found.refusal
 
 
 def test_a_second_box_of_one_object_differs():

@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 
 from compress import agreement, export, parity
 from compress.calibrate import calibrate
-from compress.errors import ExportError, SparsityError
+from compress.errors import SparsityError
 from compress.networks.network import Classifier
 from compress.plan import sparsity
 from compress.plan.bundle import read_bundle
@@ -194,8 +195,9 @@ def test_a_picture_gets_the_same_answer_alone_and_in_company(bundle):
 def test_the_parity_of_a_right_graph_is_reported(student, bundle):
     network, _ = student
 
-    found = parity.check(network, bundle / "model.onnx", [tiny.pictures(32)], "classify")
+    found = parity.compare(network, bundle / "model.onnx", [tiny.pictures(32)], "classify")
 
+    assert found.refusal == ""
     assert found.agreement >= 0.98
     assert found.mean <= found.largest
     assert found.mean < 2e-3
@@ -272,8 +274,8 @@ def test_a_graph_with_another_scale_is_refused_with_how_much_and_where(
     model = rewritten(bundle, tmp_path, rescale)
 
     sentence = r"differ by .* at most \(picture \d+, class \d\) and .* on average .* same class"
-    with pytest.raises(ExportError, match=sentence):
-        parity.check(network, model, [tiny.pictures(32)], "classify")
+    found = parity.compare(network, model, [tiny.pictures(32)], "classify")
+    assert re.search(sentence, found.refusal)
 
 
 def test_a_failed_export_leaves_the_old_bundle_untouched(student, tmp_path):
@@ -312,7 +314,23 @@ def test_a_distilled_deit_exports_as_well(tmp_path):
 
     found = export.write_bundle(network, card, [tiny.pictures(64)], [], tmp_path / "bundle")
 
-    assert found.agreement >= 0.98
+    assert found.parity.agreement >= 0.98
+    assert found.model == tmp_path / "bundle" / "model.onnx"
+
+
+def test_a_graph_that_answers_otherwise_is_kept_beside_the_bundle_without_a_card(student, tmp_path):
+    network, pruned = student
+    other = copy.deepcopy(network)
+    other.__class__ = tiny.OtherwiseWhenExported
+    folder = tmp_path / "bundle"
+
+    refused = export.write_bundle(other, CARD, [tiny.pictures(8)], pruned, folder)
+
+    assert refused.parity.refusal
+    assert refused.model == tmp_path / "refused.onnx"
+    assert list(tmp_path.iterdir()) == [refused.model]
+    assert not export.write_bundle(network, CARD, [tiny.pictures(8)], pruned, folder).parity.refusal
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def compared(expected: np.ndarray, came: np.ndarray) -> agreement.Parity:

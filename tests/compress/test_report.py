@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from compress import charts, pipeline
+from compress.errors import ExportError
+from compress.parallel import Processes
 from tests.compress import tiny
 
 DAMAGED = 25
@@ -39,6 +41,11 @@ def written(tmp_path_factory):
     pipeline.compress(recipe)
     page = html.unescape((recipe.run / "report.html").read_text())
     return Written(json.loads((recipe.run / "report.json").read_text()), page)
+
+
+def test_a_report_of_a_network_that_is_served_speaks_of_no_refusal(written):
+    assert written.facts["refusal"] == ""
+    assert "Refused" not in written.page
 
 
 def test_the_formats_of_the_network_are_named_and_no_other(written):
@@ -93,6 +100,31 @@ def test_skipped_pictures_are_counted_and_the_list_is_capped(written):
 def test_a_network_too_small_to_gain_says_so_instead_of_a_factor(written):
     assert "operations are too few to gain" in written.page
     assert "there is little for fewer bits to save" in written.page
+
+
+def test_a_refused_export_leaves_its_report_and_says_what_to_do(tmp_path):
+    for part in ("train", "test"):
+        tiny.write_pictures(tmp_path / part)
+    recipe = tiny.recipe(tmp_path, quantize__activations="int4", quantize__weights="int4")
+    work = pipeline.prepare(recipe, Processes())
+    outcome = pipeline.networks(work)
+    outcome.quantized.network.__class__ = tiny.OtherwiseWhenExported
+
+    with pytest.raises(ExportError) as caught:
+        pipeline.deliver(outcome, work.run)
+
+    message, page = str(caught.value), recipe.run / "report.html"
+    assert "% of the pictures get the same class" in message
+    assert "(teacher.epochs above 2 and quantize.schedule.epochs above 2), or round" in message
+    assert "(quantize.activations: int8, or quantize.weights: int4 with" in message
+    assert message.endswith(f"with --restart. Report: {page}")
+    facts = json.loads((recipe.run / "report.json").read_text())
+    assert facts["refusal"] in message
+    assert "Refused, no model was made of it." in page.read_text()
+    assert facts["refusal"] in html.unescape(page.read_text())
+    assert facts["file_bytes"]["quantized"] == (recipe.run / "refused.onnx").stat().st_size
+    assert not (recipe.run / "bundle").exists()
+    assert not recipe.publish.repository.exists()
 
 
 def test_charts_have_marks_and_stay_inside_their_picture():

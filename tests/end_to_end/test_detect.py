@@ -16,6 +16,7 @@ from compress.__main__ import main
 from compress.metrics.detection import detections
 from compress.networks.network import Network
 from compress.plan import planning
+from compress.plan.build import Options
 from compress.recipe import Recipe
 from contract.card import ModelCard
 from service.app import create_app
@@ -179,7 +180,11 @@ def test_the_report_says_what_is_dense_and_why(system):
 @pytest.mark.parametrize("tensorrt", ["8.5.2", "8.6.1", "10.3.0"])
 def test_every_form_for_tensorrt_answers_as_the_graph(system, install: Install, tensorrt, tmp_path):
     install(tensorrt)
-    order = planning.Order(system.recipe.run / "bundle", tmp_path / "models", "planned")
+    # Which of its objects a detector by regions sees that has hardly learnt changes with float16.
+    wavers = "masks" in system.network.outputs
+    options = Options(body="float32" if wavers else "float16")
+    bundle = system.recipe.run / "bundle"
+    order = planning.Order(bundle, tmp_path / "models", "planned", options)
 
     version, checked = planning.plan(order)
 
