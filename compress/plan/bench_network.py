@@ -196,7 +196,9 @@ class Network:
         """Build and load all that nothing speaks against, each for the first size that it takes."""
         with ExitStack() as loaded:
             engines: dict[str, Engine] = {}
-            for name, entry in self.entries.items():
+            # The compressed network first: what no longer fits into memory is a baseline, which is
+            # large, and as fast at half the batch.
+            for name, entry in reversed(self.entries.items()):
                 if entry.reason:
                     continue
                 tried = (self._tried(entry, what, size) for size in sizes)
