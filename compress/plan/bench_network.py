@@ -183,7 +183,10 @@ class Network:
             capability.check(contender.precision, machine.tensorrt, machine.gpu)
             self._graph(contender.graph)
         except PlanError as error:
-            return str(error)
+            if contender.graph == "bundle":
+                return str(error)
+            # What to do about it is for whoever wants to run that format.
+            return str(error).partition(". ")[0].replace("this network", "this twin")
         return ""
 
     def _graph(self, kind: Graph) -> onnx.ModelProto:

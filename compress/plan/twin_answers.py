@@ -71,7 +71,8 @@ def read(folder: Path, pictures: Recorded | None) -> dict[Graph, Answers]:
     if not path.is_file():
         return answers
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # Opened here: NumPy leaves a file open that is no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             named = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise PlanError(

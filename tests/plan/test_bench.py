@@ -60,7 +60,14 @@ def test_every_format_is_measured_where_gpu_and_tensorrt_have_it(
 @pytest.mark.parametrize(
     ("tensorrt", "gpu", "missing"),
     [
-        ("8.6.0", H100, {"INT4 weights": "which this TensorRT does not take", "FP8": "fp8"}),
+        (
+            "8.6.0",
+            H100,
+            {
+                "INT4 weights": "this twin is in int4, which this TensorRT does not take",
+                "FP8": "fp8",
+            },
+        ),
         ("10.3.0", A100, {"FP8": "needs compute capability 8.9"}),
     ],
 )
