@@ -18,7 +18,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from compress.errors import PlanError
-from compress.plan import layer_norm
+from compress.plan import float_weights, layer_norm
 
 # The first whose QuantizeLinear takes scales in float16.
 OPSET_TYPED: Final = 19
@@ -124,6 +124,7 @@ def weakly_typed(model: onnx.ModelProto, *, layer_norms: bool = True) -> onnx.Mo
     stored = {entry.name: entry for entry in weak.graph.initializer}
     for node in weak.graph.node:
         _take_back(node, stored)
+    float_weights.unfold(weak.graph)
     if not layer_norms:
         layer_norm.in_parts(weak.graph)
     set_opset(weak, OPSET_WEAK)
