@@ -61,7 +61,7 @@ $(VENV)-plan/.plan: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)-plan
 	$(VENV)-plan/bin/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
 	$(VENV)-plan/bin/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint constraints.txt --editable '.[plan]' pytest
+	  --constraint constraints.txt --editable '.[plan]' onnxruntime pytest
 	@touch $@
 
 # Without what it links, which is never called without a GPU.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from compress.plan.contenders import format_name
 from compress.plan.turns import in_turns, percentile
 from compress.plan.twins import float_twin
 
+_LOG = logging.getLogger(__name__)
 BATCHES: Final = (1, 8)
 CALLS: Final = 20
 _BASELINE: Final = "ONNX Runtime, float32"
@@ -50,6 +52,7 @@ def run(
             twin = Path(temporary) / "float.onnx"
             onnx.save(float_twin(onnx.load(source.model)), twin)
             contenders = latency.contenders(twin, source.model, name)
+        _LOG.info("%s: timing %d contenders", bench.name_of(folder), len(contenders))
         times = {
             batch: in_turns(contenders, batch, calls, latency.BURST)
             for batch in sorted({1, *batches})

@@ -68,7 +68,8 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--repeats",
         type=whole_number,
-        help="timed calls of each contender at each batch size; 400, or 20 on a CPU",
+        help="timed calls of each contender at batch 1, 400, and a quarter at other sizes; on a "
+        "CPU 20 at each size",
     )
     _add_builder_options(parser)
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write everything")

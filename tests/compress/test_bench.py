@@ -9,7 +9,8 @@ import pytest
 
 from compress import agreement
 from compress.__main__ import main
-from compress.plan import bench, recorded, twin_answers
+from compress.plan import recorded, twin_answers
+from compress.plan.bundle import read_bundle
 from tests import sparse_bundle
 
 
@@ -60,7 +61,7 @@ def test_a_network_of_random_weights_is_a_bundle_whose_answers_tell_pictures_apa
     folder = tmp_path / "deit-tiny"
     assert capsys.readouterr().out.strip() == str(folder)
     # Checks that the weights are 2:4 sparse.
-    assert bench.source(folder).card.precision.sparsity == "2:4"
+    assert read_bundle(folder).card.precision.sparsity == "2:4"
     pictures = recorded.read(folder)
     answers = twin_answers.read(folder, pictures)
     assert set(answers) == {"bundle", "float", "fp8", "int4"}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -163,3 +167,38 @@ def test_the_json_has_every_ratio(bundle, install: Install):
     expected = rows["FP32"].p50_ms / rows["INT8 2:4"].p50_ms
     assert one["ratios"]["FP32"]["latency"] == pytest.approx(expected)
     assert one["built"]["batch 1"]["layers"]["picked"] == ["first.product", "second.product"]
+
+
+def test_what_does_not_fit_into_memory_is_measured_at_half_the_batch(bundle, install: Install):
+    # A plan takes 256 bytes a picture of its largest batch: seven of batch 4 would be 7,168.
+    install("10.3.0", Gpu(name="H100", capability=(9, 0), memory_bytes=5000))
+
+    _, rows = measured(bundle)
+
+    assert set(rows["INT8 2:4"].images_per_s) == {1, 2, 4}
+    assert set(rows["FP16"].images_per_s) == {1, 2}
+    assert rows["FP32"].p50_ms > 0
+    assert rows["FP32"].images_per_s == {}
+    assert rows["FP32"].failed
+    assert "cudaMalloc" in rows["FP32"].reason
+
+
+def test_energy_is_that_of_a_thousand_images_at_the_best_batch(
+    bundle, install: Install, monkeypatch, tmp_path
+):
+    install("10.3.0", H100)
+    counter = itertools.count(0, 7_000)
+    library = ModuleType("pynvml")
+    library.NVMLError = RuntimeError
+    library.nvmlInit = lambda: None
+    library.nvmlDeviceGetHandleByIndex = lambda index: index
+    library.nvmlDeviceGetTotalEnergyConsumption = lambda _device: next(counter)
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    table, rows = measured(bundle, replace(QUICK, energy_s=1e-9))
+
+    # One call, in which the counter goes up by 7 J.
+    for row in rows.values():
+        assert row.joules == pytest.approx(7 / row.best_batch * 1000)
+    assert "the whole board's counter, by NVML" in table.text()
