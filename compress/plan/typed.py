@@ -118,7 +118,8 @@ def weakly_typed(model: onnx.ModelProto, *, layer_norms: bool = True) -> onnx.Mo
     if opset_of(model) > 18:
         raise PlanError(
             f"TensorRT 8 reads opset {opset17.OPSET}, to which only a graph of opset 18 can be "
-            f"taken back, this one has {opset_of(model)}, as FP8 and INT4 need. Build with TensorRT 10."
+            f"taken back, this one has {opset_of(model)}, as FP8 and INT4 need. Build with "
+            "TensorRT 10."
         )
     opset17.take_back(weak.graph)
     float_weights.unfold(weak.graph)
