@@ -18,12 +18,11 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from compress.errors import PlanError
-from compress.plan import layer_norm
+from compress.plan import float_weights, layer_norm, opset17
 
 # The first whose QuantizeLinear takes scales in float16.
 OPSET_TYPED: Final = 19
-# The newest that the ONNX parser of TensorRT 8.6 documents, and its IR version.
-OPSET_WEAK: Final = 17
+# The IR version of opset 17.
 _IR_WEAK: Final = 8
 
 _FLOATS: Final = {TensorProto.FLOAT, TensorProto.FLOAT16}
@@ -118,15 +117,15 @@ def weakly_typed(model: onnx.ModelProto, *, layer_norms: bool = True) -> onnx.Mo
     _check(weak)
     if opset_of(model) > 18:
         raise PlanError(
-            f"TensorRT 8 reads opset {OPSET_WEAK}, to which only a graph of opset 18 can be taken "
-            f"back, this one has {opset_of(model)}, as FP8 and INT4 need. Build with TensorRT 10."
+            f"TensorRT 8 reads opset {opset17.OPSET}, to which only a graph of opset 18 can be "
+            f"taken back, this one has {opset_of(model)}, as FP8 and INT4 need. Build with "
+            "TensorRT 10."
         )
-    stored = {entry.name: entry for entry in weak.graph.initializer}
-    for node in weak.graph.node:
-        _take_back(node, stored)
+    opset17.take_back(weak.graph)
+    float_weights.unfold(weak.graph)
     if not layer_norms:
         layer_norm.in_parts(weak.graph)
-    set_opset(weak, OPSET_WEAK)
+    set_opset(weak, opset17.OPSET)
     weak.ir_version = min(weak.ir_version, _IR_WEAK)
     return checked(weak)
 
@@ -171,44 +170,6 @@ def set_opset(model: onnx.ModelProto, version: int) -> None:
     for entry in model.opset_import:
         if not entry.domain:
             entry.version = version
-
-
-def _take_back(node: NodeProto, stored: dict[str, TensorProto]) -> None:
-    """Give one operator of opset 18 the form that it has in 17.
-
-    Raises:
-        PlanError: It does what 17 has no word for.
-    """
-    if node.op_type == "Split":
-        # Without lengths, equal parts, as many as there are outputs.
-        kept = [entry for entry in node.attribute if entry.name != "num_outputs"]
-        del node.attribute[:]
-        node.attribute.extend(kept)
-    if node.op_type.startswith("Reduce") and node.op_type != "ReduceSum" and len(node.input) > 1:
-        axes = stored.get(node.input[1])
-        if axes is None:
-            raise PlanError(f"the axes of {node.op_type} {node.name!r} are not constant")
-        kept = [entry for entry in node.attribute if entry.name != "noop_with_empty_axes"]
-        del node.attribute[:]
-        node.attribute.extend(kept)
-        node.attribute.append(
-            helper.make_attribute("axes", numpy_helper.to_array(axes).astype(int).tolist())
-        )
-        del node.input[1:]
-    _drop_new_attributes(node)
-
-
-def _drop_new_attributes(node: NodeProto) -> None:
-    known = onnx.defs.get_schema(node.op_type, OPSET_WEAK).attributes
-    newer = onnx.defs.get_schema(node.op_type, 18).attributes
-    for entry in [entry for entry in node.attribute if entry.name not in known]:
-        default = helper.get_attribute_value(newer[entry.name].default_value)
-        if helper.get_attribute_value(entry) != default:
-            raise PlanError(
-                f"the {node.op_type} {node.name!r} has {entry.name}, which opset {OPSET_WEAK} does "
-                "not know. Build with TensorRT 10."
-            )
-        node.attribute.remove(entry)
 
 
 class _Typing:

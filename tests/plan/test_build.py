@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.errors import PlanError
+from compress.plan import sparsity
 from compress.plan.build import Options, build
 from tests.standin import plan as standin_plan
 from tests.standin.gpu import Gpu
@@ -75,6 +76,10 @@ def test_each_version_gets_its_flags_and_its_form(install: Install, tensorrt, fl
     assert graph.opset_import[0].version == opset
     types = {entry.data_type for entry in graph.graph.initializer}
     assert (TensorProto.FLOAT16 in types) is half
+    # The parser of TensorRT 8 takes no INT8 constants but zero points.
+    integers = {e.name for e in graph.graph.initializer if e.data_type == TensorProto.INT8}
+    assert integers == ({"weight", "zero"} if half else {"zero"})
+    assert sparsity.check(graph, "2:4", "graph") == ["weight" if half else "weight_float"]
     assert header["strongly_typed"] is half
     assert (built.tensorrt, built.flags) == (
         tensorrt,

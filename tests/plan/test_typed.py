@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from compress.errors import PlanError
 from compress.plan.typed import opset_of, strongly_typed, weakly_typed
@@ -195,3 +196,18 @@ def test_a_mean_of_places_is_in_float32_though_it_is_a_product():
 
     assert found["mean"] == found["weights"] == TensorProto.FLOAT
     assert found["w_float16"] == TensorProto.FLOAT16
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"), [({"start": 1}, [4]), ({"end": 1}, [2]), ({}, [2, 4])]
+)
+def test_a_part_of_a_shape_is_sliced_out_of_the_whole_in_opset_17(part, expected):
+    model = graph(
+        [helper.make_node("Shape", ["x"], ["shape"], **part)], [], {"shape": TensorProto.INT64}
+    )
+
+    weak = weakly_typed(model)
+
+    assert not any(node.attribute for node in weak.graph.node)
+    found = ReferenceEvaluator(weak).run(None, {"x": np.zeros((2, 4), np.float32)})
+    assert found[0].tolist() == expected
