@@ -41,25 +41,26 @@ def run(
         calls: Timed calls of each contender at each size.
 
     Raises:
-        PlanError: A bundle is damaged.
+        PlanError: A bundle is damaged, or two have the same name.
     """
     sources = [read_bundle_or_model(folder) for folder in bundles]
+    names = bench.names_of(bundles)
     machine = f"On the CPU: {latency.machine()}. No plan was measured: {why}"
     rows: list[Row] = []
-    for folder, source in zip(bundles, sources, strict=True):
-        name = format_name(source.card.precision)
+    for network, source in zip(names, sources, strict=True):
+        precision = format_name(source.card.precision)
         with tempfile.TemporaryDirectory() as temporary:
             twin = Path(temporary) / "float.onnx"
             onnx.save(float_twin(onnx.load(source.model)), twin)
-            contenders = latency.contenders(twin, source.model, name)
-        _LOG.info("%s: timing %d contenders", bench.name_of(folder), len(contenders))
+            contenders = latency.contenders(twin, source.model, precision)
+        _LOG.info("%s: timing %d contenders", network, len(contenders))
         times = {
             batch: in_turns(contenders, batch, calls, latency.BURST)
             for batch in sorted({1, *batches})
         }
         rows += [
             Row(
-                network=bench.name_of(folder),
+                network=network,
                 contender=contender,
                 p50_ms=percentile(times[1][contender], 0.5),
                 p99_ms=percentile(times[1][contender], 0.99),

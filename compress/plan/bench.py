@@ -5,6 +5,8 @@ Imports neither torch nor pydantic.
 
 from __future__ import annotations
 
+import dataclasses
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,19 +28,40 @@ def run(bundles: Sequence[Path], settings: Settings) -> Iterator[Table]:
         settings: How.
 
     Raises:
-        PlanError: A bundle is damaged.
+        PlanError: A bundle is damaged, or two have the same name.
         EngineError: There is no GPU, or TensorRT is not installed.
     """
     machine = Machine(cuda.runtime().device(), tensorrt().__version__)
     # All of them first: a broken one is not found out after an hour.
     sources = [bundle_files.read_bundle_or_model(folder) for folder in bundles]
+    names = names_of(bundles)
     meter, energy = _meter(settings)
     rows: list[Row] = []
-    for folder, bundle in zip(bundles, sources, strict=True):
-        network = Network(name_of(folder), bundle, machine, settings)
-        network.measure(meter)
-        rows += network.rows()
-        yield Table(str(machine), BASELINES, tuple(rows), (GPU_NOTE, energy))
+    with tempfile.TemporaryDirectory() as temporary:
+        # Kept or not, the plans of one network share what the builder measured.
+        caches = settings.timing_caches or Path(temporary)
+        settings = dataclasses.replace(settings, timing_caches=caches)
+        for name, bundle in zip(names, sources, strict=True):
+            network = Network(name, bundle, machine, settings)
+            network.measure(meter)
+            rows += network.rows()
+            yield Table(str(machine), BASELINES, tuple(rows), (GPU_NOTE, energy))
+
+
+def names_of(bundles: Sequence[Path]) -> list[str]:
+    """Return what each bundle is called in a table.
+
+    Raises:
+        PlanError: Two have the same name.
+    """
+    names = [name_of(folder) for folder in bundles]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise PlanError(
+            f"expected bundles of different names, two are called {twice[0]!r}. Rename the folder "
+            "of one."
+        )
+    return names
 
 
 def name_of(folder: Path) -> str:

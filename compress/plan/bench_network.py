@@ -54,6 +54,7 @@ class Settings:
         level: Of the builder; TensorRT's own default if None.
         own_kernels: Use TensorRT's own kernels alone.
         timing_caches: Folder of the builder's timing caches, one a network; made when missing.
+            None keeps none for the next run.
         energy_s: How long each contender runs to have its energy read; 0 reads none.
     """
 

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from compress.errors import PublishError
+from compress.errors import PlanError, PublishError
 from compress.plan import bench, recorded
 from compress.plan.bench_network import Settings
 from contract.errors import EngineError
@@ -209,3 +209,10 @@ def test_energy_is_that_of_a_thousand_images_at_the_best_batch(
     for row in rows.values():
         assert row.joules == pytest.approx(7 / row.best_batch * 1000)
     assert "the whole board's counter, by NVML" in table.text()
+
+
+def test_two_bundles_of_one_name_are_refused(bundle, install: Install):
+    install("10.3.0", H100)
+
+    with pytest.raises(PlanError, match=r"two are called 'deit-tiny'\. Rename"):
+        list(bench.run([bundle, bundle], QUICK))
