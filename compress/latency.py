@@ -124,7 +124,13 @@ def _onnxruntime(model: Path) -> Callable[[np.ndarray], Any]:
     options.log_severity_level = 3
     if int8_saturates():
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model,
+        options,
+        providers=["CPUExecutionProvider"],
+        # As the gateway runs it.
+        disabled_optimizers=["ReluQuantRewrite"],
+    )
     return lambda pictures: session.run(None, {"image": pictures})
 
 

@@ -39,7 +39,12 @@ class OnnxRuntimeNetwork:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             self._session = onnxruntime.InferenceSession(
-                path, options, providers=["CPUExecutionProvider"]
+                path,
+                options,
+                providers=["CPUExecutionProvider"],
+                # It drops a ReLU in front of a QuantizeLinear, in FP8 too, where numbers have a
+                # sign (1.32).
+                disabled_optimizers=["ReluQuantRewrite"],
             )
         except _ERRORS as error:
             said = str(error).replace(str(path), path.name)

@@ -6,6 +6,7 @@ from onnx.reference import ReferenceEvaluator
 
 from compress import reference
 from compress.plan.twins import fp8_twin
+from service.executors.onnxruntime import OnnxRuntimeNetwork
 from tests import sparse_bundle
 
 
@@ -18,5 +19,7 @@ def test_a_relu_in_front_of_fp8_is_computed(tmp_path):
     came = reference.onnx_asked(tmp_path / "model.onnx")(images)["scores"]
 
     (expected,) = ReferenceEvaluator(model).run(None, {"image": images})
+    served = OnnxRuntimeNetwork(tmp_path / "model.onnx").run(images)["scores"]
     # Without the ReLU, scores are 0.02 apart on average.
     np.testing.assert_allclose(came, expected, atol=1e-5)
+    np.testing.assert_allclose(served, expected, atol=1e-5)
