@@ -238,7 +238,9 @@ def test_answers_are_sorted_by_score_and_name_no_nothing(network):
     assert answer["labels"].dtype is torch.int32
 
 
-@pytest.mark.parametrize("quantized", [False, True], ids=["float", "int8"])
+@pytest.mark.parametrize(
+    "quantized", [pytest.param(False, marks=pytest.mark.slow), True], ids=["float", "int8"]
+)
 def test_the_graph_answers_as_the_network_does(network, tmp_path, quantized):
     if quantized:
         graphs.quantize(network, detr.FAMILY, tiny.pictures(4, side_px=SIDE_PX))

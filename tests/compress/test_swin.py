@@ -148,7 +148,9 @@ def test_multiply_accumulates_of_windows_by_hand(body):
     assert by_name["body.swin.encoder.layers.0.downsample.reduction"] == 16 * 64 * 32
 
 
-@pytest.mark.parametrize("placement", ["gemm", "gemm+add+bmm"])
+@pytest.mark.parametrize(
+    "placement", [pytest.param("gemm", marks=pytest.mark.slow), "gemm+add+bmm"]
+)
 def test_a_swin_is_compressed_exported_and_published(tmp_path, placement):
     tiny.write_pictures(tmp_path / "train", each=8, side_px=20)
     tiny.write_pictures(tmp_path / "test", each=4, side_px=20)

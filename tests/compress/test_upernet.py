@@ -262,7 +262,9 @@ def test_the_answer_is_the_best_class_of_each_pixel(segmenter):
     assert len(answer["class_map"].unique()) > 1
 
 
-@pytest.mark.parametrize("quantized", [False, True], ids=["float", "int8"])
+@pytest.mark.parametrize(
+    "quantized", [pytest.param(False, marks=pytest.mark.slow), True], ids=["float", "int8"]
+)
 def test_the_graph_answers_as_the_network_does(segmenter, tmp_path, quantized):
     if quantized:
         graphs.quantize(segmenter, upernet.FAMILY, tiny.pictures(4, side_px=SIDE_PX))

@@ -177,7 +177,9 @@ def test_the_report_says_what_is_dense_and_why(system):
     assert system.report["sketches"]["of"] == "objects"
 
 
-@pytest.mark.parametrize("tensorrt", ["8.5.2", "8.6.1", "10.3.0"])
+@pytest.mark.parametrize(
+    "tensorrt", ["10.3.0", *(pytest.param(v, marks=pytest.mark.slow) for v in ("8.5.2", "8.6.1"))]
+)
 def test_every_form_for_tensorrt_answers_as_the_graph(system, install: Install, tensorrt, tmp_path):
     install(tensorrt)
     # Which of its objects a detector by regions sees that has hardly learnt changes with float16.

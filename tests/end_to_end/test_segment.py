@@ -134,7 +134,9 @@ def test_wide_convolutions_are_rounded_and_dense_with_a_reason(system):
     }
 
 
-@pytest.mark.parametrize("tensorrt", ["8.5.2", "8.6.1", "10.3.0"])
+@pytest.mark.parametrize(
+    "tensorrt", ["10.3.0", *(pytest.param(v, marks=pytest.mark.slow) for v in ("8.5.2", "8.6.1"))]
+)
 def test_every_form_for_tensorrt_answers_as_the_graph(system, install: Install, tensorrt, tmp_path):
     install(tensorrt)
     order = planning.Order(system.recipe.run / "bundle", tmp_path / "models", "planned")
