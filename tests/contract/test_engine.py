@@ -116,6 +116,16 @@ def test_what_was_returned_is_not_written_over(engine: Engine):
     assert np.array_equal(first, kept)
 
 
+@pytest.fixture
+def _threads_alternate() -> Iterator[None]:
+    """Let threads take turns far more often than after 5 ms, in which a whole call is done."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_threads_alternate")
 def test_calls_from_many_threads_do_not_mix(engine: Engine):
     wrong: list[int] = []
 
