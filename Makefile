@@ -70,7 +70,10 @@ $(VENV)-plan/.tensorrt-$(TENSORRT): $(VENV)-plan/.plan
 	  tensorrt==$(TENSORRT)
 	@touch $@
 
-test-plan: $(VENV)-plan/.plan $(if $(TENSORRT),$(VENV)-plan/.tensorrt-$(TENSORRT))  ## Test what runs on a Jetson, without PyTorch: make test-plan PYTHON=python3.10 [TENSORRT=8.6.0]
+.PHONY: plan-environment
+plan-environment: $(VENV)-plan/.plan $(if $(TENSORRT),$(VENV)-plan/.tensorrt-$(TENSORRT))
+
+test-plan: plan-environment  ## Test what runs on a Jetson, without PyTorch: make test-plan PYTHON=python3.10 [TENSORRT=8.6.0]
 	$(VENV)-plan/bin/python -m pytest --noconftest tests/plan tests/contract
 
 test-gpu:  ## Build, check and measure plans on this GPU: needs TensorRT, NumPy and onnx alone.
