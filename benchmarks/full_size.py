@@ -33,7 +33,7 @@ from compress.evaluate import torch_asked
 from compress.export import write_graph
 from compress.networks import FAMILIES
 from compress.networks.network import Network
-from compress.pairing import overlaps
+from compress.pairing import pairs
 from compress.quantize import insert_quantizers
 from compress.reference import onnx_asked
 from contract.preprocess import Preprocessing
@@ -192,31 +192,24 @@ def _compared(expected: Answers, came: Answers) -> str:
     if "class_map" in expected:
         differing = float((expected["class_map"] != came["class_map"]).mean())
         return f"{differing:.2e} of the pixels get another class"
-    apart: list[tuple[float, float, float]] = []
-    seen = 0
-    for picture, scores in enumerate(expected["scores"]):
-        places = np.flatnonzero(scores > 0)
-        seen += len(places)
-        for place in places:
-            found = _same(expected, came, picture, int(place))
-            if found is not None:
-                apart.append(_apart(expected, came, picture, (int(place), found)))
+    found = [
+        (picture, pair)
+        for picture in range(len(expected["scores"]))
+        # Random weights are sure of nothing.
+        for pair in pairs(expected, came, picture, seen=0)
+    ]
+    apart = [
+        _apart(expected, came, picture, (pair.place, pair.other))
+        for picture, pair in found
+        if pair.other is not None and pair.overlap >= _SAME
+    ]
     worst = np.max(apart, axis=0) if apart else np.full(3, np.nan)
     best = expected["scores"].max()
     masks = f", masks by {worst[2]:.1e}" if "masks" in expected else ""
     return (
-        f"{len(apart)} of {seen} objects paired (best score {best:.2f}); of those scores differ by "
-        f"{worst[0]:.1e} at most, boxes by {worst[1]:.1e} of the input{masks}"
+        f"{len(apart)} of {len(found)} objects paired (best score {best:.2f}); of those scores "
+        f"differ by {worst[0]:.1e} at most, boxes by {worst[1]:.1e} of the input{masks}"
     )
-
-
-def _same(expected: Answers, came: Answers, picture: int, place: int) -> int | None:
-    alike = (came["labels"][picture] == expected["labels"][picture, place]) & (
-        came["scores"][picture] > 0
-    )
-    shared = overlaps(expected["boxes"][picture, place], came["boxes"][picture]) * alike
-    best = int(shared.argmax())
-    return best if shared[best] >= _SAME else None
 
 
 def _apart(

@@ -31,7 +31,7 @@ class Pair(NamedTuple):
     apart: float
 
 
-def pairs(expected: Answers, came: Answers, picture: int) -> list[Pair]:
+def pairs(expected: Answers, came: Answers, picture: int, seen: float = SEEN) -> list[Pair]:
     """Pair each object that is seen, the best first, with a box of its class in another answer.
 
     A box is the same object once only, so that a second one in its place finds none.
@@ -40,11 +40,13 @@ def pairs(expected: Answers, came: Answers, picture: int) -> list[Pair]:
         expected: ``scores``, ``labels`` and ``boxes`` of the graph contract.
         came: The same, of another network.
         picture: Its place in the batch.
+        seen: Lowest score of the objects that are paired; 0 pairs whatever holds an object.
     """
     # Places that hold no object have score 0.
     free = came["scores"][picture] > 0
     found = []
-    for place in np.flatnonzero(expected["scores"][picture] >= SEEN).tolist():
+    scores = expected["scores"][picture]
+    for place in np.flatnonzero((scores > 0) & (scores >= seen)).tolist():
         alike = free & (came["labels"][picture] == expected["labels"][picture, place])
         pair = _nearest(expected, came, (picture, place), np.flatnonzero(alike))
         if pair.other is not None and pair.overlap >= SAME_OBJECT:
