@@ -76,14 +76,6 @@ class SceneParsing(Pictures):
                 "shards have no place for class maps."
             )
 
-    def __len__(self) -> int:
-        """Return the number of pictures."""
-        return len(self.files)
-
-    def name(self, index: int) -> str:
-        """Name the file of a picture."""
-        return str(self.files[index])
-
     def read(self, epoch: int, index: int) -> tuple[Pixels, Target]:
         """Return the pixels [h, w, 3] and the class map [h, w] of one picture; -1 without one."""
         pixels, framing = framed(

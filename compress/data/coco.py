@@ -69,14 +69,6 @@ class CocoImages(Pictures):
         self.annotated, self.dropped = found.pictures, found.dropped
         self.files = [Stored(str(images / a.file_name), UNLABELLED) for a in found.pictures]
 
-    def __len__(self) -> int:
-        """Return the number of pictures."""
-        return len(self.files)
-
-    def name(self, index: int) -> str:
-        """Name the file of a picture."""
-        return str(self.files[index])
-
     def read(self, epoch: int, index: int) -> tuple[Pixels, Target]:
         """Return the pixels [h, w, 3] and the objects of one picture; -1 without annotations."""
         pixels, framing = framed(

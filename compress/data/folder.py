@@ -47,14 +47,6 @@ class ImageFolder(Pictures):
         folders = [roots] if isinstance(roots, Path) else roots
         self.files = [stored for root in folders for stored in pictures_below(root, labels)]
 
-    def __len__(self) -> int:
-        """Return the number of pictures."""
-        return len(self.files)
-
-    def name(self, index: int) -> str:
-        """Name the file, or the shard and the file in it."""
-        return str(self.files[index])
-
     def read(self, epoch: int, index: int) -> tuple[npt.NDArray[np.uint8], int]:
         """Return the pixels [h, w, 3] and the class of one picture."""
         stored = self.files[index]

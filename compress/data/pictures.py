@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,9 @@ from torch.utils.data import Dataset
 from compress.errors import DataError
 from contract.errors import ImageError
 from contract.preprocess import Preprocessing
+
+if TYPE_CHECKING:
+    from compress.data.listing import Stored
 
 # The target of a picture without one, whatever the task.
 UNLABELLED = -1
@@ -50,16 +55,17 @@ class Pictures(Dataset["Sample | tuple[str, str]"], abc.ABC):
     def __init__(self, preprocessing: Preprocessing, seed: int = 0) -> None:
         self.preprocessing = preprocessing
         self.seed = seed
+        self.files: Sequence[Stored] = ()
         # Parts of targets that cannot be used, by name, with the reason.
         self.dropped: dict[str, str] = {}
 
-    @abc.abstractmethod
     def __len__(self) -> int:
         """Return the number of pictures."""
+        return len(self.files)
 
-    @abc.abstractmethod
     def name(self, index: int) -> str:
-        """Name a picture as people look for it."""
+        """Name a picture as people look for it: its file, or the shard and the file in it."""
+        return str(self.files[index])
 
     @abc.abstractmethod
     def read(self, epoch: int, index: int) -> tuple[npt.NDArray[np.uint8], Target]:

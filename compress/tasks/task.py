@@ -16,6 +16,7 @@ from compress.criteria.criterion import Raw
 from compress.data.batch import Batch
 from compress.data.loading import Share, at_once, ordered_batches, steps_per_epoch, training_batches
 from compress.data.pictures import Pictures
+from compress.data.plain import PlainPictures
 from compress.errors import DataError, RecipeError
 from compress.evaluate import Metric, Score, evaluate
 from compress.parallel import Processes
@@ -124,10 +125,12 @@ class Task(ABC):
     def calibration(self, count: int) -> list[Tensor]:
         """Return ``count`` training pictures, unaugmented, as batches [b, h, w, 3] uint8.
 
+        What is annotated in them is not read.
+
         Raises:
             DataError: Not one of them can be read; names the first.
         """
-        plain = self.training_pictures(None)
+        plain = PlainPictures(self.train.files, self.preprocessing)
         batches = list(ordered_batches(plain, at_once(plain), limit=count))
         for batch in batches:
             self.skipped.update(batch.skipped)
