@@ -17,7 +17,15 @@ from typing import Any, Final, Literal
 import onnx
 
 from compress.errors import PlanError
-from compress.plan import builder_log, capability, inspector, layer_norm, tensorrt_api, typed
+from compress.plan import (
+    builder_log,
+    capability,
+    inspector,
+    layer_norm,
+    picture_input,
+    tensorrt_api,
+    typed,
+)
 from compress.plan.capability import Version
 from compress.plan.inspector import SparsityProof
 from contract import engine_log
@@ -46,6 +54,7 @@ class Options:
         min_batch: Pictures at once, at least. With all three equal the batch is fixed.
         level: How long the builder looks for faster kernels, 0 to 5 (8.6 and later); TensorRT's own
             default if None.
+        half_softmax: Compute the softmax of attention in float16 too, where the body is.
         own_kernels: Use TensorRT's own kernels alone, where cuBLAS and cuDNN are not installed.
     """
 
@@ -56,6 +65,7 @@ class Options:
     min_batch: int = 1
     level: int | None = None
     own_kernels: bool = False
+    half_softmax: bool = False
 
     def __post_init__(self) -> None:
         """Refuse batch sizes that contradict each other.
@@ -153,9 +163,12 @@ def build(
 
 
 def _form(model: onnx.ModelProto, line: Version, options: Options) -> onnx.ModelProto:
+    read = picture_input.read_by_cast(model)
     if not line.strongly_typed:
-        return typed.weakly_typed(model, layer_norms=line.layer_norms)
-    return typed.strongly_typed(model) if options.body == "float16" else model
+        return typed.weakly_typed(read, layer_norms=line.layer_norms)
+    if options.body != "float16":
+        return read
+    return typed.strongly_typed(read, half_softmax=options.half_softmax)
 
 
 def _is_quantized(model: onnx.ModelProto) -> bool:
@@ -229,9 +242,10 @@ def _profile(builder: Any, network: Any, options: Options) -> Any:
 
 def _read_timing_cache(config: Any, path: Path | None) -> None:
     stored = path.read_bytes() if path is not None and path.is_file() else b""
-    if config.set_timing_cache(config.create_timing_cache(stored), ignore_mismatch=False):
+    cache = config.create_timing_cache(stored)
+    if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
         return
-    _LOG.info("%s is of another TensorRT or GPU; kernels are timed anew", path)
+    _LOG.info("%s is damaged, or of another TensorRT or GPU; kernels are timed anew", path)
     config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 
 

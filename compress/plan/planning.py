@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +27,7 @@ from compress.plan.bundle import Bundle
 from compress.plan.capability import Gpu
 from compress.plan.recorded import Recorded
 from compress.plan.repository import check_name
+from compress.plan.search import Candidate
 from contract import cuda
 from contract.cuda import Device
 from contract.engine import Engine, tensorrt
@@ -100,19 +101,32 @@ def plan(order: Order) -> tuple[Path, Checked]:
     trt = tensorrt()
     device = cuda.runtime().device()
     gpu = Gpu(device.capability, device.name)
-    capability.check(source.card.precision, trt.__version__, gpu)
+    line = capability.check(source.card.precision, trt.__version__, gpu)
     pictures = _pictures(order, source)
     timing_cache = order.repository / f".timing-{gpu.sm}-{trt.__version__}"
     model = onnx.load(source.model)
+    if order.search:
+        found = search.candidates(model, order.options, strongly_typed=line.strongly_typed)
+        kept = _fastest(found, source, pictures, timing_cache)
+    else:
+        built = build(model, order.options, timing_cache=timing_cache)
+        kept = check("as exported", built, source, pictures, order.options)
+    card = _plan_card(kept.built, device, order.options, source)
+    report = json.dumps(_report(kept, card), indent=2) + "\n"
+    new = install.NewPlan(gpu.sm, kept.built.plan, report.encode(), card)
+    return install.install(source, new, order.repository, order.name, order.instances), kept
+
+
+def _fastest(
+    candidates: Iterable[Candidate], source: Bundle, pictures: Recorded, timing_cache: Path
+) -> Checked:
     kept: Checked | None = None
     refused: list[str] = []
-    for form, graph in search.candidates(model) if order.search else [("as exported", model)]:
-        built = build(graph, order.options, timing_cache=timing_cache, what=f"plan ({form})")
+    for form, graph, options in candidates:
         try:
-            checked = check(form, built, source, pictures, order.options)
+            built = build(graph, options, timing_cache=timing_cache, what=f"plan ({form})")
+            checked = check(form, built, source, pictures, options)
         except PlanError as error:
-            if not order.search:
-                raise
             refused.append(f"{form}: {error}")
             _LOG.warning("refused %s: %s", form, error)
             continue
@@ -120,10 +134,7 @@ def plan(order: Order) -> tuple[Path, Checked]:
         kept = min((one for one in (kept, checked) if one), key=_slowness)
     if kept is None:
         raise PlanError(f"no form of the graph gave a plan that holds. {' '.join(refused)}")
-    card = _plan_card(kept.built, device, order.options, source)
-    report = json.dumps(_report(kept, card), indent=2) + "\n"
-    new = install.NewPlan(gpu.sm, kept.built.plan, report.encode(), card)
-    return install.install(source, new, order.repository, order.name, order.instances), kept
+    return kept
 
 
 def check(form: str, built: Built, source: Bundle, pictures: Recorded, options: Options) -> Checked:

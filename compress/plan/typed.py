@@ -83,13 +83,15 @@ def opset_of(model: onnx.ModelProto) -> int:
     return next((entry.version for entry in model.opset_import if not entry.domain), 0)
 
 
-def strongly_typed(model: onnx.ModelProto) -> onnx.ModelProto:
+def strongly_typed(model: onnx.ModelProto, *, half_softmax: bool = False) -> onnx.ModelProto:
     """Derive the form with a float16 body and float32 islands.
 
     Inputs, outputs and stored integer weights stay as they are.
 
     Args:
         model: The canonical graph: explicit Q/DQ, float32, without subgraphs. Not changed.
+        half_softmax: Compute softmax between products in float16, as attention kernels that fuse
+            all of it may want.
 
     Raises:
         PlanError: The graph has subgraphs or types of its own, or a scale that float16 cannot hold.
@@ -98,7 +100,7 @@ def strongly_typed(model: onnx.ModelProto) -> onnx.ModelProto:
     typed.CopyFrom(model)
     _check(typed)
     set_opset(typed, max(opset_of(model), OPSET_TYPED))
-    _Typing(typed).apply()
+    _Typing(typed, _ISLANDS - {"Softmax"} if half_softmax else _ISLANDS).apply()
     return checked(typed)
 
 
@@ -175,7 +177,8 @@ def set_opset(model: onnx.ModelProto, version: int) -> None:
 class _Typing:
     """Decides which operators compute in float32, and puts casts where the type changes."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, islands: frozenset[str]) -> None:
+        self.islands = islands
         self.opset = opset_of(model)
         self.graph = model.graph
         self.types = _element_types(model)
@@ -207,7 +210,7 @@ class _Typing:
             node = self.producers.get(waiting.pop())
             if node is None or node.output[0] in self.exact or node.op_type in _PRODUCTS:
                 continue
-            if node.op_type in _ISLANDS:
+            if node.op_type in self.islands:
                 # In float32 as it is; what it reads need not be.
                 continue
             self.exact.add(node.output[0])
@@ -226,7 +229,7 @@ class _Typing:
         while waiting:
             for node in self.readers[waiting.pop()]:
                 product = node.op_type in _PRODUCTS and not self._of_coordinates(node)
-                if node.output[0] in self.exact or product or node.op_type in _ISLANDS:
+                if node.output[0] in self.exact or product or node.op_type in self.islands:
                     continue
                 if self._is_float_node(node):
                     self.exact.add(node.output[0])
@@ -254,7 +257,7 @@ class _Typing:
     def _computes_in(self, node: NodeProto) -> int:
         full = (
             node.output[0] in self.exact
-            or node.op_type in _ISLANDS | _DISCRETE
+            or node.op_type in self.islands | _DISCRETE
             or (node.op_type == "Cast" and not self._is_float_node(node))
             or not _takes_half(node.op_type, self.opset)
         )

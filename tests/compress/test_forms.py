@@ -7,7 +7,9 @@ import onnx
 import pytest
 
 from compress.plan import sparsity
+from compress.plan.build import Options
 from compress.plan.forms import with_linears
+from compress.plan.search import candidates
 from tests.compress import graphs, tiny
 from tests.compress.test_typed_parity import deit_graph, swin_graph
 
@@ -43,3 +45,17 @@ def test_matmul_is_the_form_of_the_exporter(tmp_path):
     model = onnx.load(tmp_path / "model.onnx")
 
     assert with_linears(model, "matmul") == model
+
+
+def test_a_search_tries_each_form_once(tmp_path):
+    deit_graph(tmp_path / "model.onnx")
+    model = onnx.load(tmp_path / "model.onnx")
+
+    typed, weak = (
+        [one.name for one in candidates(model, Options(), strongly_typed=strong)]
+        for strong in (True, False)
+    )
+
+    # This network rounds what layers read and nothing else: one placement, three Linears.
+    assert weak == [f"{linear}, rounded at gemm+add+bmm" for linear in ("matmul", "gemm", "conv")]
+    assert len(typed) == 2 * len(weak)

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.errors import PlanError
-from compress.plan import sparsity
+from compress.plan import sparsity, typed
 from compress.plan.build import Options, build
 from tests.standin import plan as standin_plan
 from tests.standin.gpu import Gpu
@@ -176,3 +176,45 @@ def test_a_level_is_refused_where_there_is_none(install: Install):
 def test_options_that_contradict_each_other_are_refused(changes, says):
     with pytest.raises(PlanError, match=says):
         Options(**changes)
+
+
+def test_the_picture_is_read_by_its_cast_alone(install: Install):
+    model = network()
+    shape = helper.make_node("Shape", ["image"], ["size"], name="size")
+    model.graph.node.insert(0, shape)
+    model.graph.output.append(helper.make_tensor_value_info("size", TensorProto.INT64, [4]))
+    install("10.3.0", Gpu(capability=ORIN))
+
+    _, graph = parts(build(model, Options(body="float32")).plan, "10.3.0")
+
+    readers = [node.op_type for node in graph.graph.node if "image" in node.input]
+    assert readers == ["Cast"]
+    assert [node.op_type for node in graph.graph.node].count("Shape") == 1
+
+
+@pytest.mark.parametrize(("half", "expected"), [(False, "FLOAT"), (True, "FLOAT16")])
+def test_the_softmax_of_attention_may_be_in_float16(half, expected):
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["weights"]),
+        helper.make_node("MatMul", ["weights", "w"], ["mixed"]),
+        helper.make_node("Softmax", ["mixed"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "attention",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", 4])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["b", 4])],
+        [numpy_helper.from_array(np.eye(4, dtype=np.float32), "w")],
+    )
+    opsets = [helper.make_opsetid("", 18)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+
+    changed = typed.strongly_typed(model, half_softmax=half)
+
+    types = {entry.name: entry.type.tensor_type.elem_type for entry in changed.graph.value_info}
+    assert TensorProto.DataType.Name(types["weights"]) == expected
+    # What is answered stays in float32.
+    last = next(node for node in changed.graph.node if node.output[0] == "scores")
+    assert last.op_type == "Softmax"
+    assert types[last.input[0]] == TensorProto.FLOAT

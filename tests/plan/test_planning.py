@@ -211,12 +211,36 @@ def test_no_gpu_is_said_in_one_sentence(bundle, install: Install):
         planning.plan(ordered(bundle))
 
 
-def test_search_keeps_the_fastest_form_that_holds(bundle, install: Install):
+def test_search_keeps_the_fastest_form_that_holds(bundle, install: Install, caplog):
+    caplog.set_level("INFO")
     install("10.3.0")
+
+    version, checked = planning.plan(ordered(bundle, search=True))
+
+    tried = [record.message for record in caplog.records if "Parity:" in record.message]
+    # The colour model has one Linear, which is no MatMul, and nothing that is rounded.
+    assert len(tried) == 2
+    assert sum("softmax in float16" in line for line in tried) == 1
+    report = json.loads((version / "model.sm87.json").read_text())
+    assert report["form"] == checked.form
+    assert checked.form in {line.partition("\n")[0] for line in tried}
+
+
+def test_a_form_that_is_refused_is_passed_over(bundle, install: Install):
+    standin = install("10.3.0")
+    build_all = standin.module.Builder.build_serialized_network
+    built = []
+
+    def first_fails(self, network, config):
+        built.append(network)
+        return None if len(built) == 1 else build_all(self, network, config)
+
+    standin.module.Builder.build_serialized_network = first_fails
 
     _, checked = planning.plan(ordered(bundle, search=True))
 
-    assert checked.form.endswith("rounded at gemm+add+bmm")
+    assert len(built) == 2
+    assert checked.form == "matmul, rounded at gemm+add+bmm, softmax in float16"
 
 
 def test_the_builder_gets_what_the_options_say(bundle, install: Install):
