@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,20 +32,25 @@ def create_app(settings: Settings, executor: Executor) -> FastAPI:
 
     Args:
         settings: Limits and defaults.
-        executor: Loaded and warm; the application closes it when it stops.
+        executor: Loaded and warm, or one that finds its models itself; the application closes it
+            when it stops.
 
     Raises:
         StartError: No model can be asked, or the default model is not among those that can.
     """
     gateway = Gateway(executor, settings)
-    _require_default(gateway)
+    if not executor.discovers:
+        _require_default(gateway)
     # Only now: a start that fails says all of them in its one line.
     for name, reason in sorted(gateway.unavailable.items()):
         logger.warning("model %s is unavailable: %s", name, reason)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(gateway.watch())
         yield
+        watching.cancel()
+        await asyncio.wait([watching])
         gateway.close()
 
     app = FastAPI(

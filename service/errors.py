@@ -3,6 +3,7 @@
 ServiceError (Exception)
 ├── StartError      the service cannot start: one line on stderr, exit code 2
 ├── ModelError      one model cannot be loaded or run; the others can
+│   └── VersionGoneError  its version was replaced while a request was on its way
 ├── GoneError       whoever asked went away; nobody waits for an answer
 └── GatewayError    one request has no answer; `code` says why, each transport has a table for it
     └── WrongTaskError  the model is for another task; `task` says for which
@@ -28,6 +29,10 @@ class ModelError(ServiceError):
     """A model of the repository cannot be loaded or run."""
 
 
+class VersionGoneError(ModelError):
+    """The version that was asked is no longer served; a newer one may be."""
+
+
 class GoneError(ServiceError):
     """Whoever asked went away."""
 
@@ -44,6 +49,7 @@ class Code(str, Enum):
     UNKNOWN_MODEL = "unknown_model"
     WRONG_TASK = "wrong_task"
     MODEL_UNAVAILABLE = "model_unavailable"
+    EXECUTOR_UNAVAILABLE = "executor_unavailable"
     OVERLOADED = "overloaded"
     READ_TIMEOUT = "read_timeout"
     DEADLINE_EXCEEDED = "deadline_exceeded"

@@ -18,7 +18,15 @@ from typing import Any, Final, Generic, TypeVar
 from contract.errors import ImageError
 from contract.preprocess import Preprocessing, decode_to_fit, fit_decoded
 from contract.view import View
-from service.errors import Code, GatewayError, GoneError, ModelError, WrongTaskError, of_image
+from service.errors import (
+    Code,
+    GatewayError,
+    GoneError,
+    ModelError,
+    VersionGoneError,
+    WrongTaskError,
+    of_image,
+)
 from service.executors.executor import Executor, Images, Model, Outputs
 from service.ledger import Ledger
 from service.metrics import Metrics
@@ -80,11 +88,12 @@ class Gateway:
     def __init__(self, executor: Executor, settings: Settings) -> None:
         self._executor = executor
         self._settings = settings
-        self.unavailable = dict(executor.unavailable)
-        self.models: Mapping[str, Model] = self._servable()
-        self.default = _default(self.models, settings.default_model)
-        self.defaults = _defaults(self.models, self.default)
-        self.metrics = Metrics(self.models, executor.name)
+        self.unavailable: dict[str, str] = {}
+        self.models: Mapping[str, Model] = {}
+        self.default = settings.default_model or PREFERRED_MODEL
+        self.defaults: dict[str, str] = {}
+        self.metrics = Metrics(executor.name)
+        self._take_up()
         self._threads = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
         # Of their own: what has been through the network shall not wait behind what has not.
         self._finishing = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="finish")
@@ -96,6 +105,10 @@ class Gateway:
     def executor_name(self) -> str:
         """What runs the networks."""
         return self._executor.name
+
+    async def watch(self) -> None:
+        """Follow the executor's models as they come, change and go, until cancelled."""
+        await self._executor.watch(self._take_up)
 
     async def answer(
         self,
@@ -122,9 +135,9 @@ class Gateway:
         with self._counted(task.name, model), self._admission():
             target = self._target(task.name, model)
             data = await self._read(source, ledger)
-            answer = self._answer(task, target, data, options, ledger)
+            answer = self._answer_newest(task, target, data, options, ledger)
             result = await self._before(self._settings.deadline_s, answer)
-        self.metrics.observe(target.name, ledger.stages_s(), ledger.total_s())
+        self.metrics.observe(result.model, ledger.stages_s(), ledger.total_s())
         return result
 
     def refused(self, task: str, model: str | None, outcome: str) -> None:
@@ -142,6 +155,28 @@ class Gateway:
         for threads in (self._threads, self._finishing):
             threads.shutdown(cancel_futures=True)
         self._executor.close()
+
+    async def _answer_newest(
+        self,
+        task: Task[OptionsT, ResultT],
+        target: Model,
+        data: bytes,
+        options: OptionsT,
+        ledger: Ledger,
+    ) -> Answer[ResultT]:
+        """Answer; where the version was replaced on the way, begin again with the new one."""
+        try:
+            return await self._answer(task, target, data, options, ledger)
+        except VersionGoneError:
+            newer = self._target(task.name, target.name)
+            try:
+                return await self._answer(task, newer, data, options, ledger)
+            except VersionGoneError as error:
+                raise GatewayError(
+                    Code.MODEL_UNAVAILABLE,
+                    f"The model {target.name!r} is being replaced: {error}. Try again.",
+                    retry_after_s=_RETRY_AFTER_S,
+                ) from error
 
     async def _answer(
         self,
@@ -173,7 +208,9 @@ class Gateway:
             await self._turns.acquire()
         try:
             with ledger.stage("infer"):
-                return await self._executor.infer(target.name, images)
+                return await self._executor.infer(target.name, images, target.version)
+        except VersionGoneError:
+            raise
         except ModelError as error:
             logger.exception("model %s failed", target.name)
             raise GatewayError(
@@ -228,6 +265,8 @@ class Gateway:
             raise of_image(error) from error
 
     def _target(self, task: str, model: str | None) -> Model:
+        if (why := self._executor.down) is not None:
+            raise GatewayError(Code.EXECUTOR_UNAVAILABLE, why, retry_after_s=_RETRY_AFTER_S)
         name = model or self.defaults.get(task)
         if name in self.unavailable:
             raise GatewayError(
@@ -286,6 +325,18 @@ class Gateway:
         # A name that no model has must not become a label: clients choose it.
         name = model or self.defaults.get(task)
         return name if name in self.models else None
+
+    def _take_up(self) -> None:
+        """Read the executor's models again."""
+        self.unavailable = dict(self._executor.unavailable)
+        self.models = self._servable()
+        known = {*self.models, *self.unavailable}
+        # A default that fails for a while stays the default, so that readiness speaks of it.
+        if self.default not in known:
+            self.default = _default(self.models, self._settings.default_model)
+        kept = {task: name for task, name in self.defaults.items() if name in self.unavailable}
+        self.defaults = {**_defaults(self.models, self.default), **kept}
+        self.metrics.take_up(self.models, self.unavailable)
 
     def _servable(self) -> dict[str, Model]:
         """Keep the models whose outputs their task can read."""

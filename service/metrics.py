@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from prometheus_client import (
@@ -30,25 +30,24 @@ class Metrics:
     """Counts requests and times their stages.
 
     Args:
-        models: The models that can be asked; their label values are known from the start, so
-            no client can add one.
-        executor: What runs them.
+        executor: What runs the models.
     """
 
     content_type: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-    def __init__(self, models: Mapping[str, Model], executor: str) -> None:
+    def __init__(self, executor: str) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
-        stages = Histogram(
+        self._executor = executor
+        self._stage_seconds = Histogram(
             "gpusq_stage_seconds",
             "Time of one stage of an answered request.",
             ("stage", "model"),
             registry=self._registry,
             buckets=BUCKETS_S,
         )
-        totals = Histogram(
+        self._request_seconds = Histogram(
             "gpusq_request_seconds",
             "Time of an answered request, from its first byte to its answer.",
             ("model",),
@@ -65,13 +64,37 @@ class Metrics:
             "gpusq_in_flight", "Requests admitted and not answered yet.", registry=self._registry
         )
         # Looking a child up by its labels costs more than observing it.
-        self._stages = {
-            model: {stage: stages.labels(stage, model) for stage in STAGES} for model in models
-        }
-        self._totals = {model: totals.labels(model) for model in models}
-        for model in models:
+        self._stages: dict[str, dict[str, Histogram]] = {}
+        self._totals: dict[str, Histogram] = {}
+        self._info = Gauge(
+            "gpusq_model_info",
+            "The models that can be asked; always 1.",
+            ("model", "version", "task", "precision", "sparsity", "executor"),
+            registry=self._registry,
+        )
+        self._ready = Gauge(
+            "gpusq_model_ready",
+            "Whether a model can be asked: 1, or 0.",
+            ("model", "executor"),
+            registry=self._registry,
+        )
+
+    def take_up(self, models: Mapping[str, Model], unavailable: Iterable[str]) -> None:
+        """Learn which models there are; only these become label values, so no client adds one.
+
+        Args:
+            models: Those that can be asked.
+            unavailable: Names of those that cannot.
+        """
+        for model in models.keys() - self._stages.keys():
+            labels = self._stage_seconds.labels
+            self._stages[model] = {stage: labels(stage, model) for stage in STAGES}
+            self._totals[model] = self._request_seconds.labels(model)
             self._requests.labels(model, "ok")
-        self._describe(models, executor)
+        self._ready.clear()
+        for name in unavailable:
+            self._ready.labels(name, self._executor).set(0)
+        self._describe(models)
 
     def observe(self, model: str, stages_s: Mapping[str, float], total_s: float) -> None:
         """Record the time of every stage of one answered request."""
@@ -88,20 +111,16 @@ class Metrics:
         """Return everything in Prometheus' text format."""
         return generate_latest(self._registry)
 
-    def _describe(self, models: Mapping[str, Model], executor: str) -> None:
-        info = Gauge(
-            "gpusq_model_info",
-            "The models that can be asked; always 1.",
-            ("model", "version", "task", "precision", "sparsity", "executor"),
-            registry=self._registry,
-        )
+    def _describe(self, models: Mapping[str, Model]) -> None:
+        self._info.clear()
         for model in models.values():
             precision = model.card.precision
-            info.labels(
+            self._ready.labels(model.name, self._executor).set(1)
+            self._info.labels(
                 model.name,
                 model.version,
                 model.card.task,
                 precision.weights,
                 precision.sparsity,
-                executor,
+                self._executor,
             ).set(1)

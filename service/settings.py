@@ -30,7 +30,10 @@ class Settings(BaseSettings):
     repository: Path = Path("model_repository")
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
-    executor: Literal["auto", "openvino", "onnxruntime", "tensorrt"] = "auto"
+    executor: Literal["auto", "openvino", "onnxruntime", "tensorrt", "triton"] = "auto"
+    triton_url: str = "127.0.0.1:8001"
+    triton_concurrency: int = Field(16, ge=1, le=1024)
+    triton_check_s: float = Field(5.0, ge=0.1, le=300)
     default_model: str | None = None
     top_k: int = Field(5, ge=1, le=MAX_TOP_K)
     max_body_bytes: int = Field(10_000_000, ge=1)

@@ -25,6 +25,8 @@ def load(settings: Settings) -> Executor:
             CUDA runtime or a GPU is missing.
     """
     telemetry.switch_off()
+    if settings.executor == "triton":
+        return _triton(settings)
     folder = settings.repository
     if settings.executor == "tensorrt":
         return _tensorrt(_here(), folder)
@@ -32,6 +34,17 @@ def load(settings: Settings) -> Executor:
         return _tensorrt(here, folder)
     name = _auto() if settings.executor == "auto" else settings.executor
     return EmbeddedExecutor(name, RUNTIMES[name](), folder)
+
+
+def _triton(settings: Settings) -> Executor:
+    from service.executors.triton import TritonExecutor  # noqa: PLC0415 - gRPC is slow to import
+
+    return TritonExecutor(
+        settings.triton_url,
+        concurrency=settings.triton_concurrency,
+        timeout_s=settings.deadline_s,
+        check_s=settings.triton_check_s,
+    )
 
 
 def _tensorrt(here: Here, folder: Path) -> Executor:

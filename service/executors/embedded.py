@@ -66,6 +66,8 @@ class EmbeddedExecutor:
     # A network already spreads one batch over all processors, or over the GPU; a second at once
     # only slows both.
     concurrency = 1
+    discovers = False
+    down = None
 
     def __init__(
         self,
@@ -83,7 +85,15 @@ class EmbeddedExecutor:
             self._load(model_folder, compile_network)
         self._threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix="infer")
 
-    async def infer(self, model: str, images: Images) -> Outputs:
+    async def watch(self, changed: Callable[[], None]) -> None:
+        """Return: the models were loaded once and stay."""
+
+    async def infer(
+        self,
+        model: str,
+        images: Images,
+        version: int | None = None,  # noqa: ARG002 - each model has one version here
+    ) -> Outputs:
         """Run one batch on the inference thread, so that the event loop stays free.
 
         Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -84,11 +84,33 @@ class Executor(Protocol):
     def unavailable(self) -> Mapping[str, str]:
         """The models that cannot, each with the reason."""
 
-    async def infer(self, model: str, images: Images) -> Outputs:
-        """Run one batch.
+    @property
+    def discovers(self) -> bool:
+        """Whether models come and go while it runs, so that a start without any is no failure."""
+
+    @property
+    def down(self) -> str | None:
+        """Why nothing at all can be asked for now; None while something can."""
+
+    async def watch(self, changed: Callable[[], None]) -> None:
+        """Look after the models until cancelled, or return where they never change.
+
+        Args:
+            changed: Called when :attr:`models`, :attr:`unavailable` or :attr:`down` changed.
+        """
+
+    async def infer(self, model: str, images: Images, version: int | None = None) -> Outputs:
+        """Run one batch. A call that is cancelled, as at the deadline, costs no further work.
+
+        Args:
+            model: Its name.
+            images: The batch.
+            version: The version that the batch was made for; None for whichever is served.
 
         Raises:
             ModelError: The network failed.
+            VersionGoneError: That version is no longer served.
+            GatewayError: What runs the networks cannot be reached, is full, or took too long.
         """
 
     def close(self) -> None:

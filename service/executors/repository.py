@@ -99,15 +99,22 @@ def read(folder: Path, pick: Pick = onnx_file) -> StoredModel:
     config = _config(folder / CONFIG)
     card = _card(config)
     version = _version(folder, config)
-    model = Model(
-        name=folder.name,
-        version=version,
-        card=card,
-        inputs=_tensors(config.input, config.max_batch_size),
-        outputs=_tensors(config.output, config.max_batch_size),
-    )
-    _require_image_input(model)
+    model = _model(folder.name, version, card, config)
     return StoredModel(model, pick(config, folder / str(version)))
+
+
+def describe(name: str, version: int, config: Any) -> Model:
+    """Return what a configuration says of one version.
+
+    Args:
+        name: Of the model.
+        version: The one that answers.
+        config: Its configuration, Triton's message.
+
+    Raises:
+        ModelError: It has no card, or card and configuration contradict each other.
+    """
+    return _model(name, version, _card(config), config)
 
 
 def require_match(
@@ -126,6 +133,18 @@ def require_match(
                 f"{CONFIG} promises {kind} {spec}, the graph has "
                 f"{', '.join(map(str, declared.values()))}"
             )
+
+
+def _model(name: str, version: int, card: ModelCard, config: Any) -> Model:
+    model = Model(
+        name=name,
+        version=version,
+        card=card,
+        inputs=_tensors(config.input, config.max_batch_size),
+        outputs=_tensors(config.output, config.max_batch_size),
+    )
+    _require_image_input(model)
+    return model
 
 
 def _config(path: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import numpy as np
 
@@ -20,6 +21,8 @@ class FakeExecutor:
     """
 
     name = "fake"
+    discovers = False
+    down: str | None = None
 
     def __init__(
         self,
@@ -41,7 +44,10 @@ class FakeExecutor:
         self.gate: asyncio.Event | None = None
         self._scores = scores
 
-    async def infer(self, model: str, images: Images) -> Outputs:
+    async def watch(self, changed: Callable[[], None]) -> None:
+        pass
+
+    async def infer(self, model: str, images: Images, version: int | None = None) -> Outputs:
         assert images.dtype == np.uint8
         assert images.ndim == 4
         self.calls += 1

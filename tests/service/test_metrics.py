@@ -6,7 +6,9 @@ from tests.service.fakes import FakeExecutor
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics(FakeExecutor().models, "fake")
+    made = Metrics("fake")
+    made.take_up(FakeExecutor().models, ["broken"])
+    return made
 
 
 def test_every_stage_is_there_before_the_first_request(metrics: Metrics):
@@ -36,7 +38,8 @@ def test_models_are_described(metrics: Metrics):
 
 
 def test_two_instances_share_nothing(metrics: Metrics):
-    other = Metrics(FakeExecutor().models, "fake")
+    other = Metrics("fake")
+    other.take_up(FakeExecutor().models, [])
 
     other.count("colours", "ok")
 

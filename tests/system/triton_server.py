@@ -10,6 +10,7 @@ import contextlib
 import os
 import platform
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -90,7 +91,21 @@ def running(
     Raises:
         ServerExitedError: The server ended before it was ready.
     """
+    with controlled(installation, repository, log, *options) as (address, _server):
+        yield address
+
+
+@contextlib.contextmanager
+def controlled(
+    installation: Installation, repository: Path, log: Path, *options: str, port: int = 0
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Serve a repository; gives the gRPC address and the process, for tests that harm it.
+
+    Raises:
+        ServerExitedError: The server ended before it was ready.
+    """
     http, grpc, metrics = _free_ports(3)
+    grpc = port or grpc
     command = [
         str(installation.root / "bin" / "tritonserver"),
         f"--model-repository={repository}",
@@ -109,8 +124,10 @@ def running(
         )
         try:
             _wait_until_ready(server, f"127.0.0.1:{grpc}", log)
-            yield f"127.0.0.1:{grpc}"
+            yield f"127.0.0.1:{grpc}", server
         finally:
+            # A stopped process does not hear that it should end.
+            server.send_signal(signal.SIGCONT)
             server.terminate()
             try:
                 server.wait(20)
