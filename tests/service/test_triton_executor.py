@@ -31,13 +31,13 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.short = False
         self.cancelled = 0
 
-    async def RepositoryIndex(self, request, context):
+    async def RepositoryIndex(self, request, context):  # noqa: N802 - the protocol has it
         entry = service_pb2.RepositoryIndexResponse.ModelIndex(
             name="colours", version=str(self.version), state="READY"
         )
         return service_pb2.RepositoryIndexResponse(models=[entry])
 
-    async def ModelConfig(self, request, context):
+    async def ModelConfig(self, request, context):  # noqa: N802 - the protocol has it
         config = model_config_pb2.ModelConfig(name="colours", max_batch_size=8)
         config.input.add(name="image", data_type="TYPE_UINT8", dims=IMAGES.shape[1:])
         config.output.add(name="scores", data_type="TYPE_FP32", dims=[4])
@@ -45,7 +45,7 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
             config.parameters["gpusq_card"].string_value = self.card
         return service_pb2.ModelConfigResponse(config=config)
 
-    async def ModelInfer(self, request, context):
+    async def ModelInfer(self, request, context):  # noqa: N802 - the protocol has it
         if request.model_version != str(self.version):
             await context.abort(
                 grpc.StatusCode.UNAVAILABLE,
