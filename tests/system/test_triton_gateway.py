@@ -2,7 +2,9 @@
 
 import os
 import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -187,3 +189,35 @@ def test_a_version_that_triton_loads_is_taken_up(installation, repository, tmp_p
         answer = ask(client)
         assert answer.status_code == 200, answer.text
         assert answer.json()["predictions"][0]["label"] in ("red", "green", "blue", "black")
+
+
+def test_requests_in_flight_end_well_when_a_version_is_replaced(installation, repository, tmp_path):
+    with (
+        triton_server.running(installation, repository, tmp_path / "log", *EXPLICIT) as address,
+        gateway("triton", repository, address) as client,
+        InferenceServerClient(address) as triton,
+        ThreadPoolExecutor(4) as askers,
+    ):
+        until(lambda: ready(client))
+        bundle = write_bundle(tmp_path / "again", colour_graph(), colour_card())
+        publish(bundle, repository, "colours", backend="python")
+        loaded = threading.Event()
+
+        def keep_asking():
+            answers = []
+            while not loaded.is_set():
+                answers.append(ask(client))
+            return [*answers, ask(client)]
+
+        asking = [askers.submit(keep_asking) for _ in range(4)]
+        try:
+            triton.load_model("colours")
+            time.sleep(1)
+        finally:
+            loaded.set()
+        answers = [answer for task in asking for answer in task.result()]
+
+    assert [answer.text for answer in answers if answer.status_code != 200] == []
+    labels = {answer.json()["predictions"][0]["label"] for answer in answers}
+    assert labels & {"red", "green", "blue", "black"}
+    assert labels & {"röd", "grön", "blå", "svart"}
