@@ -115,10 +115,14 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def _publish(arguments: argparse.Namespace) -> None:
     from compress.plan import repository  # noqa: PLC0415
+    from compress.plan.bundle import name_of  # noqa: PLC0415
 
-    name = arguments.name or arguments.bundle.resolve().name
     version = repository.publish(
-        arguments.bundle, arguments.repository, name, backend=arguments.backend
+        arguments.bundle,
+        arguments.repository,
+        arguments.name or name_of(arguments.bundle),
+        backend=arguments.backend,
+        max_batch_size=arguments.max_batch,
     )
     print(version)
 
@@ -126,6 +130,7 @@ def _publish(arguments: argparse.Namespace) -> None:
 def _plan(arguments: argparse.Namespace) -> None:
     from compress.plan import planning  # noqa: PLC0415
     from compress.plan.build import Options  # noqa: PLC0415
+    from compress.plan.bundle import name_of  # noqa: PLC0415
 
     options = Options(
         body=arguments.body,
@@ -138,7 +143,7 @@ def _plan(arguments: argparse.Namespace) -> None:
     order = planning.Order(
         bundle=arguments.bundle,
         repository=arguments.repository,
-        name=arguments.name or arguments.bundle.resolve().name,
+        name=arguments.name or name_of(arguments.bundle),
         options=options,
         pictures=arguments.pictures,
         search=arguments.search,
@@ -274,12 +279,15 @@ def _add_publish(commands: Commands) -> None:
         metavar="DIR",
         help="the folder of models that gpusq serve or a Triton reads; made when missing",
     )
-    parser.add_argument("--name", help="of the model; the bundle's folder name if not given")
+    parser.add_argument("--name", help="of the model; that of the run or the folder if not given")
     parser.add_argument(
         "--backend",
         choices=("onnxruntime", "python"),
         default="onnxruntime",
         help="which Triton backend runs it",
+    )
+    parser.add_argument(
+        "--max-batch", type=whole_number, default=8, help="pictures at once, at most"
     )
 
 
@@ -304,7 +312,7 @@ def _add_plan(commands: Commands) -> None:
         metavar="DIR",
         help="the folder of models that gpusq serve or a Triton reads; made when missing",
     )
-    parser.add_argument("--name", help="of the model; the bundle's folder name if not given")
+    parser.add_argument("--name", help="of the model; that of the run or the folder if not given")
     parser.add_argument(
         "--pictures",
         type=Path,

@@ -54,7 +54,7 @@ def names_of(bundles: Sequence[Path]) -> list[str]:
     Raises:
         PlanError: Two have the same name.
     """
-    names = [name_of(folder) for folder in bundles]
+    names = [bundle_files.name_of(folder) for folder in bundles]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise PlanError(
@@ -62,16 +62,6 @@ def names_of(bundles: Sequence[Path]) -> list[str]:
             "of one."
         )
     return names
-
-
-def name_of(folder: Path) -> str:
-    """Return what a bundle is called: its folder, or the run's that compressed it.
-
-    >>> name_of(Path("runs/deit-tiny/bundle")), name_of(Path("bundles/swin-base"))
-    ('deit-tiny', 'swin-base')
-    """
-    resolved = folder.resolve()
-    return resolved.parent.name if resolved.name == "bundle" else resolved.name
 
 
 def _meter(settings: Settings) -> tuple[Meter | None, str]:

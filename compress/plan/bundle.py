@@ -92,6 +92,16 @@ def read_bundle(folder: Path) -> Bundle:
     return checked(folder / MODEL_FILE, _read_card(folder / CARD_FILE))
 
 
+def name_of(folder: Path) -> str:
+    """Return what a bundle is called: its folder, or the run's that compressed it.
+
+    >>> name_of(Path("runs/deit-tiny/bundle")), name_of(Path("bundles/swin-base"))
+    ('deit-tiny', 'swin-base')
+    """
+    resolved = folder.resolve()
+    return resolved.parent.name if resolved.name == "bundle" else resolved.name
+
+
 def read_bundle_or_model(folder: Path) -> Bundle:
     """Read a bundle, or the served version of a model's folder in a repository.
 

@@ -111,6 +111,13 @@ def install(repository: Path, name: str, release_of: Callable[[Path], Release]) 
         PublishError: The folder belongs to somebody else, or the disk refuses.
     """
     check_name(name)
+    if (repository / CONFIG_FILE).is_file():
+        raise PublishError(
+            f"expected a folder of models, {repository} is the folder of one model. Give the "
+            "folder that it lies in."
+        )
+    if repository.exists() and not repository.is_dir():
+        raise PublishError(f"expected a folder of models at {repository}, found a file")
     try:
         repository.mkdir(parents=True, exist_ok=True)
         with _locked(repository):

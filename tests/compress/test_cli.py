@@ -177,15 +177,15 @@ def test_compress_changes_single_lines(tmp_path, capsys):
     assert "expected KEY=VALUE" in one_line(capsys)
 
 
-def test_publish_names_the_model_after_the_bundle_unless_told(bundle, tmp_path, capsys):
-    models = tmp_path / "models"
+def test_publish_names_the_model_after_the_run_unless_told(bundle, tmp_path, capsys):
+    models, run = tmp_path / "models", bundle.parent.name
 
     assert main(["publish", str(bundle), "--repository", str(models)]) == 0
     assert main(["publish", str(bundle), "--repository", str(models), "--name", "other"]) == 0
 
     said = capsys.readouterr().out.split()
-    assert said == [str(models / "bundle" / "1"), str(models / "other" / "1")]
-    assert all((models / name / "1" / "model.onnx").is_file() for name in ("bundle", "other"))
+    assert said == [str(models / run / "1"), str(models / "other" / "1")]
+    assert all((models / name / "1" / "model.onnx").is_file() for name in (run, "other"))
 
 
 def test_publish_refuses_a_bad_name_in_one_line(bundle, tmp_path, capsys):

@@ -9,7 +9,7 @@ from google.protobuf import text_format
 from onnx import TensorProto, helper
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from compress.errors import CompressError, PublishError
+from compress.errors import PublishError
 from compress.plan.repository import publish
 from contract.card import ModelCard
 from tests import finding
@@ -269,7 +269,23 @@ def test_a_folder_that_somebody_else_made_is_left_alone(config, bundle, reposito
 
 
 def test_a_repository_that_cannot_be_written_is_a_plain_error(bundle, tmp_path):
-    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "file").write_text("here")
 
-    with pytest.raises(CompressError, match="cannot write to"):
+    with pytest.raises(PublishError, match="cannot write to"):
+        publish(bundle, tmp_path / "file" / "below", "colours")
+
+
+def test_the_folder_of_one_model_is_no_repository(bundle, repository):
+    publish(bundle, repository, "colours")
+
+    with pytest.raises(PublishError, match=r"colours is the folder of one model\. Give the folder"):
+        publish(bundle, repository / "colours", "again")
+
+    assert files_in(repository / "colours") == {"config.pbtxt", "1/model.onnx"}
+
+
+def test_a_file_is_no_repository(bundle, tmp_path):
+    (tmp_path / "file").write_text("here")
+
+    with pytest.raises(PublishError, match=r"expected a folder of models at .*, found a file"):
         publish(bundle, tmp_path / "file", "colours")
