@@ -19,12 +19,16 @@ def drop(model: onnx.ModelProto) -> None:
     stored = {entry.name: entry for entry in graph.initializer}
     made = {name: node for node in graph.node for name in node.output}
     outputs = {entry.name for entry in graph.output}
+    shapes = _shapes(model)
     for node in graph.node:
         if node.op_type != "Add" or node.output[0] in outputs:
             continue
         empty = [name for name in node.input if _masks_nothing(name, made, stored)]
-        if len(empty) == 1:
-            (kept,) = [name for name in node.input if name != empty[0]]
+        if len(empty) != 1:
+            continue
+        (kept,) = [name for name in node.input if name != empty[0]]
+        # A mask may also repeat what it is added to.
+        if shapes.get(kept) == shapes.get(node.output[0]):
             _redirect(graph, node.output[0], kept)
     swept(model)
 
@@ -40,6 +44,17 @@ def _masks_nothing(name: str, made: dict[str, NodeProto], stored: dict[str, Tens
         return False
     everywhere = numpy_helper.to_array(stored[condition]).all()
     return bool(everywhere and not np.any(numpy_helper.to_array(stored[kept])))
+
+
+def _shapes(model: onnx.ModelProto) -> dict[str, list[int | str]]:
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    return {
+        entry.name: [
+            axis.dim_value if axis.HasField("dim_value") else axis.dim_param
+            for axis in entry.type.tensor_type.shape.dim
+        ]
+        for entry in (*inferred.value_info, *inferred.input)
+    }
 
 
 def _redirect(graph: onnx.GraphProto, old: str, new: str) -> None:

@@ -295,17 +295,21 @@ def runtime() -> Runtime:
         EngineError: There is no libcudart, or only one that is too old.
     """
     loaded = []
+    old: EngineError | None = None
     for candidate in _candidates():
         try:
             found = Runtime(ctypes.CDLL(candidate))
         except OSError:
+            continue
+        except EngineError as error:
+            old = error
             continue
         # A runtime newer than the driver loads all the same; an older one beside it may do.
         if not found.count_status():
             return found
         loaded.append(found)
     if not loaded:
-        raise EngineError(
+        raise old or EngineError(
             f"expected the CUDA runtime library ({', '.join(_FILES[:3])}), found none. Install it "
             "with CUDA or JetPack, or: pip install nvidia-cuda-runtime-cu12."
         )

@@ -40,11 +40,12 @@ def log_of(trt: Any) -> Any:
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.said: deque[str] = deque(maxlen=_KEPT_LINES)
-            self.keepers: list[list[str]] = []
+            self.keepers: list[tuple[str, list[str]]] = []
 
         def log(self, severity: Any, msg: str) -> None:
-            for lines in tuple(self.keepers):
-                lines.append(msg.strip())
+            for mark, lines in tuple(self.keepers):
+                if mark in msg:
+                    lines.append(msg.strip())
             if severity in errors:
                 self.said.append(_PLACE.sub("", msg.strip(), count=1))
             elif severity == trt.ILogger.WARNING:
@@ -54,20 +55,21 @@ def log_of(trt: Any) -> Any:
 
 
 @contextmanager
-def kept(trt: Any) -> Iterator[list[str]]:
-    """Keep what TensorRT writes, of every severity, while the block runs.
+def kept(trt: Any, mark: str = "") -> Iterator[list[str]]:
+    """Keep the lines with a mark that TensorRT writes, of every severity, while the block runs.
 
     Args:
         trt: The module ``tensorrt``; what is built has to be given ``log_of(trt)``.
+        mark: Without one, all lines are kept, which of a build may be hundreds of megabytes.
     """
     lines: list[str] = []
     keepers = log_of(trt).keepers
-    keepers.append(lines)
+    keepers.append((mark, lines))
     try:
         yield lines
     finally:
         # By identity: two lists with the same lines are equal.
-        keepers[:] = [other for other in keepers if other is not lines]
+        keepers[:] = [other for other in keepers if other[1] is not lines]
 
 
 def refusal(name: str, said: Iterable[str], tensorrt: str, device: Device) -> str:

@@ -6,6 +6,7 @@ size. Imports neither torch nor pydantic.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import statistics
@@ -198,31 +199,53 @@ class Network:
     @contextmanager
     def _engines(self, what: str, sizes: Sequence[int]) -> Iterator[dict[str, Engine]]:
         """Build and load all that nothing speaks against, each for the first size that it takes."""
+        plans: dict[str, bytes] = {}
+        # Nothing is loaded meanwhile: a builder leaves out kernels for which memory is short.
+        for name, entry in self.entries.items():
+            if not entry.reason:
+                tried = (self._tried(entry, what, size) for size in sizes)
+                plan = next((plan for plan in tried if plan is not None), None)
+                if plan is not None:
+                    plans[name] = plan
         with ExitStack() as loaded:
             engines: dict[str, Engine] = {}
-            # The compressed network first: what no longer fits into memory is a baseline, which is
-            # large, and as fast at half the batch.
-            for name, entry in reversed(self.entries.items()):
-                if entry.reason:
-                    continue
-                tried = (self._tried(entry, what, size) for size in sizes)
-                engine = next((engine for engine in tried if engine is not None), None)
+            # The compressed network first: what no longer fits is a baseline, which is large.
+            for name, plan in reversed(plans.items()):
+                engine = self._loaded(name, what, plan, sizes)
                 if engine is not None:
-                    loaded.callback(engine.close)
                     engines[name] = engine
+                    loaded.callback(engine.close)
             yield engines
 
-    def _tried(self, entry: _Entry, what: str, size: int) -> Engine | None:
+    def _loaded(self, name: str, what: str, plan: bytes, sizes: Sequence[int]) -> Engine | None:
+        """Load a plan beside the others, or what is built for a smaller batch."""
+        entry = self.entries[name]
+        built = entry.built[what]["best_batch"]
+        smaller = (self._tried(entry, what, size) for size in sizes if size < built)
+        for candidate in itertools.chain([plan], smaller):
+            if candidate is None:
+                continue
+            try:
+                engine = Engine(candidate, f"{self.name}, {name}, {what}")
+            except EngineError as error:
+                entry.reason, entry.failed = str(error), True
+                _LOG.warning("%s, %s, %s: %s", self.name, name, what, error)
+            else:
+                entry.reason, entry.failed = "", False
+                return engine
+        return None
+
+    def _tried(self, entry: _Entry, what: str, size: int) -> bytes | None:
         entry.reason, entry.failed = "", False
         try:
-            return self._engine(entry, what, size)
+            return self._plan(entry, what, size)
         except (PlanError, EngineError) as error:
             entry.reason, entry.failed = str(error), True
             _LOG.info("%s, %s, %s: %s", self.name, entry.contender.name, what, error)
             return None
 
-    def _engine(self, entry: _Entry, what: str, size: int) -> Engine:
-        """Build one plan, load it and check what it answers."""
+    def _plan(self, entry: _Entry, what: str, size: int) -> bytes:
+        """Build one plan and check what it answers."""
         contender = entry.contender
         options = Options(
             body=contender.body,
@@ -242,11 +265,10 @@ class Network:
                 came = in_batches(engine.run, pictures, min(size, len(pictures)))
                 allowed = recorded.ALLOWED.get(self.task)
                 entry.parities.append(agreement.compare(self.task, expected, came, allowed))
-        except BaseException:
+        finally:
             engine.close()
-            raise
         entry.note(what, built, options)
-        return engine
+        return built.plan
 
     def _time(self, engines: Mapping[str, Engine], batch: int) -> None:
         taking = {name: one for name, one in engines.items() if self._takes(name, one, batch)}
@@ -260,7 +282,7 @@ class Network:
             # The first call of a size takes memory.
             engine.time_ms(batch, 1)
         except EngineError as error:
-            _LOG.info("%s, %s, batch %d: %s", self.name, name, batch, error)
+            _LOG.warning("%s, %s, batch %d: %s", self.name, name, batch, error)
             return False
         return True
 

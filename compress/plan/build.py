@@ -143,14 +143,14 @@ def build(
     _read_timing_cache(config, timing_cache)
     _monitor = tensorrt_api.watch(trt, config, what)
     began = time.monotonic()
-    with engine_log.kept(trt) as lines:
+    with engine_log.kept(trt, _SPARSITY) as lines:
         plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise PlanError(f"TensorRT {trt.__version__} built no plan: {tensorrt_api.said(log.said)}")
     seconds = time.monotonic() - began
     _write_timing_cache(config, timing_cache)
     layers = _inspected(trt, log, plan)
-    text = "\n".join(said for said in lines if _SPARSITY in said)
+    text = "\n".join(lines)
     return Built(
         plan=bytes(plan),
         proof=inspector.prove(builder_log.read(text), inspector.read_layers(layers)),
@@ -215,6 +215,8 @@ def _set_flags(
         flag = getattr(trt.BuilderFlag, name)
         # TF32 is on by itself.
         (config.set_flag if on else config.clear_flag)(flag)
+    if not line.layer_norms:
+        wanted["OBEY_PRECISION_CONSTRAINTS"] = True
     return tuple(name for name, on in wanted.items() if on)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from compress.errors import PlanError
 from compress.plan.sweep import swept
 
 Linear = Literal["matmul", "gemm", "conv"]
@@ -176,7 +177,7 @@ class _Linear:
         name = self.node.output[0]
         rows, nodes = self._rows(graph, form)
         made = f"{name}_{form}"
-        inputs = [rows, self._weight(graph, form, nodes), self.bias or ""]
+        inputs = [rows, self._weight(graph, form, nodes), *([self.bias] if self.bias else [])]
         if form == "gemm":
             turned = int(self.dequantize is not None)
             nodes.append(helper.make_node("Gemm", inputs, [made], name=made, transB=turned))
@@ -261,5 +262,7 @@ def _ordered(nodes: list[NodeProto], model: onnx.ModelProto) -> list[NodeProto]:
                 ready.update(node.output)
             else:
                 later.append(node)
+        if later == waiting:
+            raise PlanError(f"the {later[0].op_type} {later[0].name!r} reads what nothing makes")
         waiting = later
     return ordered

@@ -86,7 +86,7 @@ def read_layers(text: str) -> tuple[EngineLayer, ...]:
         PlanError: It is no JSON, or names layers without their details.
     """
     try:
-        layers = json.loads(text)["Layers"]
+        layers = json.loads(text, strict=False)["Layers"]
         detailed = [_layer(entry) for entry in layers]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PlanError(
@@ -125,7 +125,7 @@ def _why(name: str, log: SparsityLog) -> str:
 
 
 def _layer(entry: Mapping[str, Any]) -> EngineLayer:
-    first: Mapping[str, Any] = next(iter(entry["Inputs"]), {})
+    first: Mapping[str, Any] = next(iter(entry.get("Inputs") or ()), {})
     kind = str(first.get("DataType") or first.get("Format/Datatype") or "")
     return EngineLayer(
         name=entry["Name"],

@@ -38,6 +38,11 @@ def _parts(node: NodeProto, graph: onnx.GraphProto) -> list[NodeProto]:
             "8.5 cannot. Build with TensorRT 8.6 or later."
         )
     settings = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+    if settings.get("axis", -1) >= 0:
+        raise PlanError(
+            f"the LayerNormalization {node.name!r} counts its axis from the front. Export the "
+            "network again, or build with TensorRT 8.6 or later."
+        )
     axes = list(range(settings.get("axis", -1), 0))
     values, weight, *bias = node.input
     result = node.output[0]

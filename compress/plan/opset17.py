@@ -71,7 +71,12 @@ def _whole_shape(node: NodeProto, graph: onnx.GraphProto) -> list[NodeProto]:
 
 
 def _drop_new_attributes(node: NodeProto) -> None:
-    known = onnx.defs.get_schema(node.op_type, OPSET).attributes
+    try:
+        known = onnx.defs.get_schema(node.op_type, OPSET).attributes
+    except onnx.defs.SchemaError as error:
+        raise PlanError(
+            f"the {node.op_type} {node.name!r} is not in opset {OPSET}. Build with TensorRT 10."
+        ) from error
     newer = onnx.defs.get_schema(node.op_type, 18).attributes
     for entry in [entry for entry in node.attribute if entry.name not in known]:
         default = helper.get_attribute_value(newer[entry.name].default_value)

@@ -66,12 +66,14 @@ class Checked:
 
     Args:
         form: Of the graph that it was built from.
+        options: That it was built with.
         built: The plan.
         parity: How near its answers are to those of ONNX Runtime.
         latency_ms: Median of one call, by batch size, on the GPU alone.
     """
 
     form: str
+    options: Options
     built: Built
     parity: Parity
     latency_ms: Mapping[int, float]
@@ -111,7 +113,7 @@ def plan(order: Order) -> tuple[Path, Checked]:
     else:
         built = build(model, order.options, timing_cache=timing_cache)
         kept = check("as exported", built, source, pictures, order.options)
-    card = _plan_card(kept.built, device, order.options, source)
+    card = _plan_card(kept.built, device, kept.options, source)
     report = json.dumps(_report(kept, card), indent=2) + "\n"
     new = install.NewPlan(gpu.sm, kept.built.plan, report.encode(), card)
     return install.install(source, new, order.repository, order.name, order.instances), kept
@@ -170,7 +172,7 @@ def check(form: str, built: Built, source: Bundle, pictures: Recorded, options: 
             f"{worst}. Nothing was installed. Build with --body float32 to see whether rounding "
             "to float16 is the reason, or with another TensorRT."
         )
-    return Checked(form, built, worst, times)
+    return Checked(form, options, built, worst, times)
 
 
 def _pictures(order: Order, source: Bundle) -> Recorded:
@@ -196,7 +198,7 @@ def _plan_card(built: Built, device: Device, options: Options, source: Bundle) -
         capability=".".join(map(str, device.capability)),
         gpu=device.name,
         driver=device.driver,
-        flags=(*built.flags, f"body {options.body}"),
+        flags=(*built.flags, *_settings(options)),
         max_batch=options.max_batch,
         model_sha256=hashlib.sha256(source.model.read_bytes()).hexdigest(),
         sparsity={
@@ -206,6 +208,14 @@ def _plan_card(built: Built, device: Device, options: Options, source: Bundle) -
             "fell_back": len(proof.fell_back),
         },
     )
+
+
+def _settings(options: Options) -> list[str]:
+    """Return what else the plan was built with, as flags are listed."""
+    found = [f"body {options.body}", f"best batch {options.best_batch}"]
+    found += ["softmax float16"] * options.half_softmax
+    found += ["own kernels"] * options.own_kernels
+    return found + ([f"level {options.level}"] if options.level is not None else [])
 
 
 def _report(checked: Checked, card: PlanCard) -> dict[str, Any]:

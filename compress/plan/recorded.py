@@ -52,6 +52,11 @@ class Recorded:
     answers: Answers
     source: str
 
+    def digest(self, folder: Path) -> str:
+        """Return what a bundle's graph and these pictures are told by."""
+        shown = hashlib.sha256(np.ascontiguousarray(self.pictures).tobytes()).hexdigest()
+        return f"{_digest(folder / 'model.onnx')} {shown}"
+
     def save(self, folder: Path) -> None:
         """Write them beside a bundle's graph."""
         named: dict[str, Any] = {_ANSWER + name: values for name, values in self.answers.items()}

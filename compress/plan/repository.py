@@ -146,7 +146,8 @@ def check_name(name: str) -> None:
 @contextlib.contextmanager
 def _locked(repository: Path) -> Iterator[None]:
     """Hold the repository for this publisher; the system lets go of it when a process dies."""
-    descriptor = os.open(repository / _LOCK_FILE, os.O_RDONLY | os.O_CREAT, 0o666)
+    # Writable: NFS makes a lock of a file's bytes of it, which wants that.
+    descriptor = os.open(repository / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

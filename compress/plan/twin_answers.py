@@ -21,6 +21,7 @@ from compress.plan.contenders import TWINS, Graph
 from compress.plan.recorded import Recorded
 
 FILE: Final = "twins.npz"
+_DIGEST: Final = "sha256"
 
 
 def record(folder: Path) -> list[Graph]:
@@ -50,8 +51,10 @@ def record(folder: Path) -> list[Graph]:
             onnx.save(twin, path)
             found = recorded.ask(path, pictures.pictures, pictures.source).answers
         named.update({f"{kind}.{name}": values for name, values in found.items()})
+    kinds = list(dict.fromkeys(name.partition(".")[0] for name in named))
+    named[_DIGEST] = np.array(pictures.digest(folder))
     np.savez_compressed(folder / FILE, **named)  # type: ignore[arg-type]
-    return list(dict.fromkeys(name.partition(".")[0] for name in named))  # type: ignore[misc]
+    return kinds  # type: ignore[return-value]
 
 
 def read(folder: Path, pictures: Recorded | None) -> dict[Graph, Answers]:
@@ -62,7 +65,7 @@ def read(folder: Path, pictures: Recorded | None) -> dict[Graph, Answers]:
         pictures: Those recorded in it, with the bundle's own answers.
 
     Raises:
-        PlanError: The file is damaged.
+        PlanError: The file is damaged, or of another graph or other pictures.
     """
     if pictures is None:
         return {}
@@ -79,6 +82,11 @@ def read(folder: Path, pictures: Recorded | None) -> dict[Graph, Answers]:
             f"expected recorded answers in {path}, found a damaged file ({error}). Copy the bundle "
             "again, or export it again."
         ) from error
+    if str(named.pop(_DIGEST, "")) != pictures.digest(folder):
+        raise PlanError(
+            f"{path} belongs to another graph or to other pictures than those beside it. Export "
+            "the bundle again."
+        )
     for kind in TWINS:
         found = {
             name.partition(".")[2]: values

@@ -59,3 +59,24 @@ def test_a_search_tries_each_form_once(tmp_path):
     # This network rounds what layers read and nothing else: one placement, three Linears.
     assert weak == [f"{linear}, rounded at gemm+add+bmm" for linear in ("matmul", "gemm", "conv")]
     assert len(typed) == 2 * len(weak)
+
+
+@pytest.mark.parametrize("form", ["gemm", "conv"])
+def test_a_linear_without_a_bias_gets_no_empty_input(form, tmp_path):
+    deit_graph(tmp_path / "model.onnx")
+    model = onnx.load(tmp_path / "model.onnx")
+    biases = {e.name for e in model.graph.initializer if e.name.endswith("q_proj.bias")}
+    for node in [n for n in model.graph.node if n.op_type == "Add" and biases & set(n.input)]:
+        (product,) = set(node.input) - biases
+        for reader in model.graph.node:
+            for index, name in enumerate(reader.input):
+                if name == node.output[0]:
+                    reader.input[index] = product
+        model.graph.node.remove(node)
+
+    changed = with_linears(model, form)
+
+    made = [n for n in changed.graph.node if n.op_type == ("Gemm" if form == "gemm" else "Conv")]
+    assert biases
+    assert any(len(node.input) == 2 for node in made)
+    assert all(all(node.input) for node in made)

@@ -16,6 +16,7 @@ from tests.standin.standin import Install
 
 pytest_plugins = ["tests.standin.fixtures"]
 ORIN = (8, 7)
+_ORDER = ("SPARSE_WEIGHTS", "FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS")
 
 
 def network() -> onnx.ModelProto:
@@ -83,7 +84,7 @@ def test_each_version_gets_its_flags_and_its_form(install: Install, tensorrt, fl
     assert header["strongly_typed"] is half
     assert (built.tensorrt, built.flags) == (
         tensorrt,
-        tuple(flag for flag in ("SPARSE_WEIGHTS", "FP16", "INT8") if flag in flags),
+        tuple(flag for flag in _ORDER if flag in flags),
     )
 
 

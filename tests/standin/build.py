@@ -152,7 +152,30 @@ class OnnxParser(Native):
             onnx.checker.check_model(read)
         except Exception as error:  # noqa: BLE001 - of protobuf and of the checker
             return f"Failed to parse the ONNX model: {error}"
-        if self._standin.major == 8 and (found := graph.opset(read)) > _OPSET_OF_8:
+        for node in read.graph.node:
+            if node.op_type in {"Gemm", "Conv"} and not all(node.input):
+                return f"{node.op_type} {node.name}: an empty input ends the real parser"
+        return self._fault_of_8(read) or self._fault_of_picture(read)
+
+    def _fault_of_picture(self, read: onnx.ModelProto) -> str | None:
+        pictures = {
+            value.name
+            for value in read.graph.input
+            if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+        }
+        for node in read.graph.node:
+            if node.op_type != "Cast" and pictures.intersection(node.input):
+                return f"{node.op_type} {node.name}: UINT8 is only converted to float"
+        return None
+
+    def _fault_of_8(self, read: onnx.ModelProto) -> str | None:
+        if self._standin.major != 8:
+            return None
+        integers = {e.name for e in read.graph.initializer if e.data_type == onnx.TensorProto.INT8}
+        for node in read.graph.node:
+            if node.op_type == "DequantizeLinear" and node.input[0] in integers:
+                return f"{node.input[0]}: invalid weights type of Int8"
+        if (found := graph.opset(read)) > _OPSET_OF_8:
             return f"opset {found} is not supported, the newest is {_OPSET_OF_8}"
         return None
 
