@@ -343,7 +343,9 @@ def _add_builder_options(parser: argparse.ArgumentParser) -> None:
         type=whole_number,
         help="pictures at once for which kernels are chosen; the most if not given",
     )
-    parser.add_argument("--instances", type=whole_number, default=1, help="side by side on one GPU")
+    parser.add_argument(
+        "--instances", type=whole_number, help="side by side on one GPU; as many as before, or 1"
+    )
     parser.add_argument(
         "--level", type=int, help="how long the builder looks for faster kernels, 0 to 5"
     )

@@ -19,18 +19,22 @@ CLASSES, HIDDEN, SIDE_PX = 16, 128, 8
 
 def write(folder: Path) -> Path:
     """Write it, with what ONNX Runtime answers for it and for its twins."""
-    card = ModelCard(
-        task="classify",
-        labels=labels.inline([str(index) for index in range(CLASSES)]),
-        preprocessing=Preprocessing(SIDE_PX, SIDE_PX, SIDE_PX),
-        precision=Precision("int8", "int8", "2:4"),
-    )
-    write_bundle(folder, network(), card)
+    write_bundle(folder, network(), card())
     shape = (6, SIDE_PX, SIDE_PX, 3)
     pictures = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     recorded.ask(folder / "model.onnx", pictures, "noise").save(folder)
     twin_answers.record(folder)
     return folder
+
+
+def card() -> ModelCard:
+    """Return its card."""
+    return ModelCard(
+        task="classify",
+        labels=labels.inline([str(index) for index in range(CLASSES)]),
+        preprocessing=Preprocessing(SIDE_PX, SIDE_PX, SIDE_PX),
+        precision=Precision("int8", "int8", "2:4"),
+    )
 
 
 def constant(name: str, values: object) -> onnx.TensorProto:

@@ -14,7 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from compress.errors import PublishError
-from compress.plan import sparsity
+from compress.plan import rounding, sparsity
 from contract.card import ModelCard
 from contract.errors import CardError
 
@@ -125,6 +125,7 @@ def checked(path: Path, card: ModelCard) -> Bundle:
         PublishError: As for :func:`read_bundle`.
     """
     model = _read_model(path)
+    rounding.check(model, card.precision, path)
     sparsity.check(model, card.precision.sparsity, path)
     weights = {weight.name for weight in model.graph.initializer}
     inputs = _tensors(value for value in model.graph.input if value.name not in weights)
@@ -170,6 +171,13 @@ def _read_model(path: Path) -> onnx.ModelProto:
 
 
 def _check_opset(model: onnx.ModelProto, path: Path) -> None:
+    if not model.graph.node:
+        raise PublishError(f"{path} is not a valid ONNX file: it has no operator. Export it again.")
+    foreign = sorted({node.domain for node in model.graph.node} - {"", "ai.onnx"})
+    if foreign:
+        raise PublishError(
+            f"{path} has operators of {', '.join(foreign)}, expected ONNX's own. Export it again."
+        )
     opset = next((entry.version for entry in model.opset_import if not entry.domain), 0)
     if opset not in OPSETS:
         raise PublishError(

@@ -6,17 +6,19 @@ a mixed fleet, and the embedded executors too. Imports neither torch nor pydanti
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.plan import repository, triton_config
+from compress.plan import repository
 from compress.plan.bundle import MODEL_FILE, Bundle
 from compress.plan.repository import Release
-from compress.plan.triton_config import CONFIG_FILE, Serving
-from contract import plan_card
-from contract.card import ModelCard
+from compress.plan.served import plans_of, report_of
+from compress.plan.triton_config import Serving
 from contract.plan_card import PlanCard
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ class NewPlan:
         return f"model.{self.sm}.plan"
 
 
-def install(bundle: Bundle, new: NewPlan, folder: Path, name: str, instances: int) -> Path:
+def install(
+    bundle: Bundle, new: NewPlan, folder: Path, name: str, instances: int | None = None
+) -> Path:
     """Add a version with a plan, and with those for other GPUs of the same network.
 
     Args:
@@ -49,7 +53,7 @@ def install(bundle: Bundle, new: NewPlan, folder: Path, name: str, instances: in
         new: Its plan.
         folder: The repository; made when missing.
         name: Of the model in it.
-        instances: How many run side by side on one GPU.
+        instances: How many run side by side on one GPU; as many as before if None.
 
     Returns:
         The folder of the version that is served from now on.
@@ -60,41 +64,29 @@ def install(bundle: Bundle, new: NewPlan, folder: Path, name: str, instances: in
     """
 
     def release(model_folder: Path) -> Release:
-        kept = _others(bundle, new, model_folder)
-        plans = {new.file: new.card, **{path.name: card for path, card in kept.items()}}
+        served = plans_of(model_folder, bundle)
+        others = {
+            path: card
+            for path, card in served.cards.items()
+            if card.capability != new.card.capability
+        }
+        kept = dataclasses.replace(served, cards=others)
+        plans = {new.file: new.card, **{path.name: card for path, card in others.items()}}
+        least = min(plans, key=lambda file: plans[file].max_batch)
+        if plans[least].max_batch < new.card.max_batch:
+            _LOG.info(
+                "%s: at most %d pictures at once, as many as %s takes",
+                name,
+                plans[least].max_batch,
+                least,
+            )
         files: dict[str, Path | bytes] = {
             MODEL_FILE: bundle.model,
             new.file: new.plan,
-            _report_of(new.file): new.report,
+            report_of(new.file): new.report,
+            **kept.files(),
         }
-        for path in kept:
-            files[path.name] = path
-            if (report := path.with_name(_report_of(path.name))).is_file():
-                files[report.name] = report
-        most = min(card.max_batch for card in plans.values())
-        return Release(bundle, files, Serving("", most, plans, instances))
+        serving = Serving("", plans[least].max_batch, plans, instances or served.instances)
+        return Release(bundle, files, serving)
 
     return repository.install(folder, name, release)
-
-
-def _others(bundle: Bundle, new: NewPlan, model_folder: Path) -> dict[Path, PlanCard]:
-    """Find the plans for other GPUs of the version that is served, if it is of this network."""
-    if not (model_folder / CONFIG_FILE).is_file():
-        return {}
-    config = triton_config.read(model_folder)
-    parameters = {key: entry.string_value for key, entry in config.parameters.items()}
-    served = model_folder / str(triton_config.pinned_version(config))
-    if ModelCard.from_parameters(parameters) != bundle.card:
-        return {}
-    digest = hashlib.sha256(bundle.model.read_bytes()).hexdigest()
-    return {
-        served / file: card
-        for file, card in plan_card.from_parameters(parameters).items()
-        if card.model_sha256 == digest
-        and card.capability != new.card.capability
-        and (served / file).is_file()
-    }
-
-
-def _report_of(file: str) -> str:
-    return f"{file.removesuffix('.plan')}.json"

@@ -21,12 +21,11 @@ from compress.agreement import Parity
 from compress.answers import in_batches
 from compress.errors import PlanError
 from compress.plan import bundle as bundle_files
-from compress.plan import capability, install, recorded, search
+from compress.plan import capability, install, recorded, repository, search
 from compress.plan.build import Built, Options, build
 from compress.plan.bundle import Bundle
 from compress.plan.capability import Gpu
 from compress.plan.recorded import Recorded
-from compress.plan.repository import check_name
 from compress.plan.search import Candidate
 from contract import cuda
 from contract.cuda import Device
@@ -48,7 +47,7 @@ class Order:
         options: Of the builder.
         pictures: A folder of pictures to check with; None takes those recorded in the bundle.
         search: Whether other forms of the graph are tried.
-        instances: How many run side by side on one GPU.
+        instances: How many run side by side on one GPU; as many as before if None.
     """
 
     bundle: Path
@@ -57,7 +56,7 @@ class Order:
     options: Options = field(default_factory=Options)
     pictures: Path | None = None
     search: bool = False
-    instances: int = 1
+    instances: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def plan(order: Order) -> tuple[Path, Checked]:
         SparsityError: A weight does not follow the pattern that the card names.
         EngineError: There is no TensorRT or GPU, or the plan does not run on it.
     """
-    check_name(order.name)
+    repository.check_place(order.repository, order.name)
     source = bundle_files.read_bundle_or_model(order.bundle)
     trt = tensorrt()
     device = cuda.runtime().device()

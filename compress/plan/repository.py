@@ -25,6 +25,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from compress.errors import PublishError
 from compress.plan import triton_config
 from compress.plan.bundle import MODEL_FILE, Bundle, read_bundle
+from compress.plan.served import plan_files, plans_of
 from compress.plan.triton_config import CONFIG_FILE, Serving
 
 Backend = Literal["onnxruntime", "python"]
@@ -66,8 +67,9 @@ def publish(
 ) -> Path:
     """Put a bundle into a model repository as the version that readers serve from now on.
 
-    Publishing again what is already served changes nothing. Versions only grow, older ones stay.
-    Two publishers take turns. What a killed one left behind is removed by the next.
+    Publishing again what is already served changes nothing, also where plans were added to it.
+    Versions only grow, older ones stay. Two publishers take turns. What a killed one left behind
+    is removed by the next.
 
     Args:
         bundle: A folder with ``model.onnx`` and ``card.json``.
@@ -88,11 +90,36 @@ def publish(
         raise PublishError(f"backend must be one of {', '.join(_EXTRA_FILES)}, got {backend!r}")
     if max_batch_size < 1:
         raise PublishError(f"max_batch_size must be at least 1, got {max_batch_size}")
-    check_name(name)
+    _check(repository, name)
     checked = read_bundle(bundle)
-    files = {MODEL_FILE: checked.model, **_EXTRA_FILES[backend]}
-    release = Release(checked, files, Serving(backend, max_batch_size))
-    return install(repository, name, lambda _: release)
+    files: dict[str, Path | bytes] = {MODEL_FILE: checked.model, **_EXTRA_FILES[backend]}
+
+    def release(model_folder: Path) -> Release:
+        served = plans_of(model_folder, checked)
+        if backend != "onnxruntime" or not served.cards:
+            return Release(checked, files, Serving(backend, max_batch_size))
+        plans = {path.name: card for path, card in served.cards.items()}
+        most = min(card.max_batch for card in plans.values())
+        serving = Serving("", most, plans, served.instances)
+        return Release(checked, {**files, **served.files()}, serving)
+
+    return install(repository, name, release)
+
+
+def check_place(repository: Path, name: str) -> None:
+    """Find out before long work whether :func:`install` will be able to write.
+
+    Raises:
+        PublishError: The name is unsafe, the folder belongs to somebody else, or the disk refuses.
+    """
+    _check(repository, name)
+    try:
+        repository.mkdir(parents=True, exist_ok=True)
+        with _locked(repository):
+            if (repository / name).exists():
+                triton_config.read(repository / name)
+    except OSError as error:
+        raise PublishError(f"cannot write to {repository}: {error}") from error
 
 
 def install(repository: Path, name: str, release_of: Callable[[Path], Release]) -> Path:
@@ -110,14 +137,7 @@ def install(repository: Path, name: str, release_of: Callable[[Path], Release]) 
     Raises:
         PublishError: The folder belongs to somebody else, or the disk refuses.
     """
-    check_name(name)
-    if (repository / CONFIG_FILE).is_file():
-        raise PublishError(
-            f"expected a folder of models, {repository} is the folder of one model. Give the "
-            "folder that it lies in."
-        )
-    if repository.exists() and not repository.is_dir():
-        raise PublishError(f"expected a folder of models at {repository}, found a file")
+    _check(repository, name)
     try:
         repository.mkdir(parents=True, exist_ok=True)
         with _locked(repository):
@@ -130,17 +150,19 @@ def install(repository: Path, name: str, release_of: Callable[[Path], Release]) 
         raise PublishError(f"cannot write to {repository}: {error}") from error
 
 
-def check_name(name: str) -> None:
-    """Refuse a name that is no folder of a repository.
-
-    Raises:
-        PublishError: It is not.
-    """
+def _check(repository: Path, name: str) -> None:
     if not _NAME.fullmatch(name):
         raise PublishError(
             f"a model's name holds letters, digits, '.', '_' and '-', and begins with a letter "
-            f"or digit, got {name!r}"
+            f"or digit, got {name!r}. Give one with --name."
         )
+    if (repository / CONFIG_FILE).is_file():
+        raise PublishError(
+            f"expected a folder of models, {repository} is the folder of one model. Give the "
+            "folder that it lies in."
+        )
+    if repository.exists() and not repository.is_dir():
+        raise PublishError(f"expected a folder of models at {repository}, found a file")
 
 
 @contextlib.contextmanager
@@ -178,6 +200,14 @@ def _install(release: Release, model_folder: Path) -> Path:
             return folder
     version = max([served or 0, *_versions(model_folder)]) + 1
     _write_next(model_folder, version, files, config(version))
+    if lost := plan_files(current) - release.serving.plans.keys():
+        _LOG.warning(
+            "%s: version %s has %s, version %d has not; build again with gpusq plan",
+            model_folder.name,
+            served,
+            ", ".join(sorted(lost)),
+            version,
+        )
     _LOG.info(
         "%s: version %d is served from now on and replaces version %s, which stays in its folder",
         model_folder.name,

@@ -17,6 +17,7 @@ from compress.errors import CompressError, PlanError
 from compress.plan import planning, recorded
 from compress.plan.build import Options
 from compress.plan.planning import Order
+from compress.plan.repository import publish
 from contract import plan_card
 from contract.card import Precision
 from contract.errors import EngineError
@@ -130,8 +131,6 @@ def test_a_plan_that_answers_otherwise_is_not_installed(bundle, install: Install
 
 def test_a_published_model_is_planned_with_pictures_of_a_folder(bundle, install: Install):
     from PIL import Image  # noqa: PLC0415 - one test makes a picture
-
-    from compress.plan.repository import publish  # noqa: PLC0415 - one test publishes
 
     install("10.3.0")
     folder = bundle.parent / "pictures"
@@ -317,3 +316,57 @@ def test_a_faulty_bundle_is_refused_before_anything_is_built(fault, says, tmp_pa
 
     with pytest.raises(CompressError, match=says):
         planning.plan(ordered(folder))
+
+
+def test_publishing_what_is_served_keeps_its_plans(bundle, install: Install, caplog):
+    install("10.3.0", Gpu(capability=(9, 0)))
+    version, _ = planning.plan(ordered(bundle, instances=2))
+
+    again = publish(bundle, bundle.parent / "repository", "colours")
+
+    assert again == version
+    assert plans_of(version)["model.sm90.plan"].capability == "9.0"
+    assert not [r for r in caplog.records if r.levelname == "WARNING"]
+
+
+def test_publishing_another_network_says_which_plans_it_lacks(bundle, install: Install, caplog):
+    install("10.3.0", Gpu(capability=(9, 0)))
+    planning.plan(ordered(bundle))
+    graph = colour_graph()
+    graph.doc_string = "another"
+    write_bundle(bundle, graph, colour_card())
+
+    publish(bundle, bundle.parent / "repository", "colours")
+
+    (said,) = [r.message for r in caplog.records if r.levelname == "WARNING"]
+    assert said == (
+        "colours: version 1 has model.sm90.plan, version 2 has not; build again with gpusq plan"
+    )
+
+
+def test_a_new_plan_keeps_the_instances_that_there_were(bundle, install: Install):
+    install("10.3.0", Gpu(capability=(9, 0)))
+    planning.plan(ordered(bundle, instances=3))
+    install("10.3.0", Gpu(capability=(8, 0)))
+
+    version, _ = planning.plan(ordered(bundle))
+
+    assert config_of(version).instance_group[0].count == 3
+
+
+@pytest.mark.parametrize("place", ["a file", "a model", "somebody else's"])
+def test_a_place_that_takes_no_plan_is_refused_before_anything_is_built(
+    bundle, install: Install, place
+):
+    standin = install("10.3.0")
+    standin.building = lambda: pytest.fail("built")
+    repository = bundle.parent / "repository"
+    if place == "a file":
+        repository.write_text("here")
+    else:
+        folder = repository if place == "a model" else repository / "colours"
+        folder.mkdir(parents=True)
+        (folder / "config.pbtxt").write_text('name: "theirs"')
+
+    with pytest.raises(PlanError):
+        planning.plan(ordered(bundle))
