@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from compress.arguments import add_builder_options, whole_number
 from compress.errors import CompressError
 from compress.plan import bench
 from compress.plan.bench_network import BATCHES, CALLS, Settings
@@ -32,10 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundles", type=Path, help="a folder of bundles, or one bundle")
     parser.add_argument("--out", type=Path, help="folder for JSON, Markdown and SVG")
-    parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES))
-    parser.add_argument("--calls", type=int, default=CALLS)
-    parser.add_argument("--level", type=int, help="of the builder, 0 to 5")
-    parser.add_argument("--own-kernels", action="store_true", help="without cuBLAS and cuDNN")
+    parser.add_argument("--batches", nargs="+", type=whole_number, default=list(BATCHES))
+    parser.add_argument("--calls", type=whole_number, default=CALLS)
+    add_builder_options(parser)
     parsed = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     out = parsed.out or parsed.bundles / "measured"
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("\n".join(["", *goals(table)]))
     wrong = faults(table)
     print("\n".join(["", *wrong]) if wrong else "\nEvery plan answers as ONNX Runtime does.")
-    return int(bool(wrong))
+    return int(bool(wrong) or not any(row.p50_ms for row in table.rows))
 
 
 def faults(table: Table) -> list[str]:
@@ -88,14 +88,15 @@ def _fault(row: Row) -> str:
     if row.agrees is False:
         return f"its answers differ from ONNX Runtime's by {row.differs:.4f} on average"
     if row.p50_ms is not None and row.agrees is None:
-        return "no recorded answers to compare with; export the bundle again"
+        return "no recorded answers to compare with; gpusq bench --export writes bundles with them"
     return ""
 
 
 def _bundles(folder: Path) -> list[Path]:
     if (folder / "card.json").is_file():
         return [folder]
-    found = sorted(path.parent for path in folder.glob("*/card.json"))
+    # What an interrupted export leaves behind begins with a dot.
+    found = sorted(path.parent for path in folder.glob("[!.]*/card.json"))
     if not found:
         raise CompressError(
             f"expected bundles in {folder}, found none. Write them where PyTorch is: "

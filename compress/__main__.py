@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 import os
 import sys
@@ -10,7 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compress import bench_command
-from compress.arguments import Commands, add_command, output_file, whole_number
+from compress.arguments import (
+    Commands,
+    add_builder_options,
+    add_command,
+    add_repository,
+    output_file,
+    whole_number,
+)
 from compress.errors import CompressError
 from contract import telemetry
 from contract.errors import ContractError
@@ -49,12 +57,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"gpusq: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("gpusq: stopped; a compression goes on where it was last saved", file=sys.stderr)
+        goes_on = "; it goes on where it was last saved" if arguments[:1] == ["compress"] else ""
+        print(f"gpusq: stopped{goes_on}", file=sys.stderr)
         return 130
     return 0
 
 
 def _serve(arguments: list[str]) -> None:
+    if importlib.util.find_spec("uvicorn") is None:
+        print(
+            "gpusq: serving needs uvicorn. Install it with: pip install 'gpusq-vit[service]'",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     # Becomes the gateway instead of importing it: the two halves share no process, and signals
     # reach it directly. Safe path: not whatever the working directory calls "service".
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
@@ -272,14 +287,7 @@ def _add_publish(commands: Commands) -> None:
         "gpusq publish runs/digits/bundle --repository model_repository --name digits",
     )
     parser.add_argument("bundle", type=Path, help="a folder with model.onnx and card.json")
-    parser.add_argument(
-        "--repository",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="the folder of models that gpusq serve or a Triton reads; made when missing",
-    )
-    parser.add_argument("--name", help="of the model; that of the run or the folder if not given")
+    add_repository(parser)
     parser.add_argument(
         "--backend",
         choices=("onnxruntime", "python"),
@@ -305,14 +313,7 @@ def _add_plan(commands: Commands) -> None:
         metavar="BUNDLE",
         help="a folder with model.onnx and card.json, or a model's folder in a repository",
     )
-    parser.add_argument(
-        "--repository",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="the folder of models that gpusq serve or a Triton reads; made when missing",
-    )
-    parser.add_argument("--name", help="of the model; that of the run or the folder if not given")
+    add_repository(parser)
     parser.add_argument(
         "--pictures",
         type=Path,
@@ -346,14 +347,7 @@ def _add_builder_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--instances", type=whole_number, help="side by side on one GPU; as many as before, or 1"
     )
-    parser.add_argument(
-        "--level", type=int, help="how long the builder looks for faster kernels, 0 to 5"
-    )
-    parser.add_argument(
-        "--own-kernels",
-        action="store_true",
-        help="use TensorRT's own kernels alone, where cuBLAS and cuDNN are not installed",
-    )
+    add_builder_options(parser)
 
 
 def _add_count(commands: Commands) -> None:

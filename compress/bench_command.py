@@ -6,13 +6,21 @@ Imports nothing at module level that a GPU machine may lack.
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from compress.arguments import Commands, add_command, output_file, whole_number
+from compress.arguments import (
+    Commands,
+    add_builder_options,
+    add_command,
+    output_file,
+    whole_number,
+)
+from compress.errors import PlanError
 from contract.errors import EngineError
 
 if TYPE_CHECKING:
@@ -71,7 +79,13 @@ def add(commands: Commands) -> None:
         help="timed calls of each contender at batch 1, 400, and a quarter at other sizes; on a "
         "CPU 20 at each size",
     )
-    _add_builder_options(parser)
+    parser.add_argument(
+        "--timing-cache",
+        type=Path,
+        metavar="DIR",
+        help="keep the builder's times of kernels here, one file a network, for the next run",
+    )
+    add_builder_options(parser)
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write everything")
     parser.add_argument(
         "--markdown", type=output_file, metavar="FILE", help="write the table for a page"
@@ -81,24 +95,12 @@ def add(commands: Commands) -> None:
     )
 
 
-def _add_builder_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--timing-cache",
-        type=Path,
-        metavar="DIR",
-        help="keep the builder's times of kernels here, one file a network, for the next run",
-    )
-    parser.add_argument(
-        "--level", type=int, help="how long the builder looks for faster kernels, 0 to 5"
-    )
-    parser.add_argument(
-        "--own-kernels",
-        action="store_true",
-        help="use TensorRT's own kernels alone, where cuBLAS and cuDNN are not installed",
-    )
-
-
 def _bench(arguments: argparse.Namespace) -> None:
+    if arguments.bundles and (arguments.export or arguments.size):
+        given = "--export" if arguments.export else "--size"
+        raise PlanError(
+            f"{given} is for networks of random weights. Give either it or bundles to measure."
+        )
     if arguments.export:
         from compress import random_networks  # noqa: PLC0415
 
@@ -106,10 +108,13 @@ def _bench(arguments: argparse.Namespace) -> None:
             print(random_networks.write(SIZES[size], arguments.export / SIZES[size]))
         return
     with _bundles(arguments) as bundles:
-        for table in _tables(arguments, bundles):
+        for done, table in enumerate(_tables(arguments, bundles)):
             # After each network: what was measured before an interruption stays.
+            print(table.latest(first=not done), flush=True)
             _write(arguments, table)
-    print(table.text())
+    print("\n".join(["", *table.notes]))
+    if not any(row.p50_ms for row in table.rows):
+        raise PlanError("nothing could be measured; the reasons stand in the table")
 
 
 @contextmanager
@@ -127,8 +132,13 @@ def _bundles(arguments: argparse.Namespace) -> Iterator[Sequence[Path]]:
 def _tables(arguments: argparse.Namespace, bundles: Sequence[Path]) -> Iterator[Table]:
     why = _no_gpu()
     if why:
-        from compress import bench as on_cpu  # noqa: PLC0415
-
+        try:
+            from compress import bench as on_cpu  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            raise PlanError(
+                f"no plan can be measured ({why}), and measuring on the CPU needs {error.name}. "
+                "Install: pip install onnxruntime openvino"
+            ) from error
         batches = tuple(arguments.batches or on_cpu.BATCHES)
         yield from on_cpu.run(bundles, why, batches, arguments.repeats or on_cpu.CALLS)
         return
@@ -167,4 +177,10 @@ def _write(arguments: argparse.Namespace, table: Table) -> None:
         (arguments.svg, lambda: svg(table)),
     ):
         if path:
-            path.write_text(text(), encoding="utf-8")
+            # A file that was there stays whole, also where the disk is full.
+            unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+            try:
+                unfinished.write_text(text(), encoding="utf-8")
+                unfinished.replace(path)
+            finally:
+                unfinished.unlink(missing_ok=True)

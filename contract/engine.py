@@ -113,11 +113,10 @@ class Engine:
         major = int(self._trt.__version__.split(".", maxsplit=1)[0])
         self._most_lanes = _LANES if major >= _SHARED_SINCE else 1
         self._buffers: dict[str, _Buffer] = {}
-        try:
+        with ExitStack() as undone:
+            undone.callback(self._free)
             self._load(plan)
-        except BaseException:
-            self._free()
-            raise
+            undone.pop_all()
 
     @property
     def inputs(self) -> tuple[EngineTensor, ...]:
@@ -360,10 +359,15 @@ def tensorrt() -> Any:
     """
     try:
         return importlib.import_module("tensorrt")
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise EngineError(
             f"expected TensorRT's Python module 'tensorrt', it cannot be imported: {error}. It "
             "comes with JetPack and NVIDIA's containers; elsewhere: pip install tensorrt."
+        ) from error
+    except ImportError as error:
+        raise EngineError(
+            f"TensorRT's Python module is installed and does not load: {error}. Install the "
+            "library that it names, such as CUDA's, of the version that this TensorRT asks for."
         ) from error
 
 

@@ -147,7 +147,7 @@ class Network:
         self.name = name
         self.task = bundle.card.task
         self.settings = settings
-        self.pictures = recorded.read(bundle.model.parent)
+        self.pictures = recorded.read_for(bundle)
         self.answers = twin_answers.read(bundle.model.parent, self.pictures)
         self.graphs: dict[Graph, onnx.ModelProto] = {"bundle": onnx.load(bundle.model)}
         self.entries = {one.name: _Entry(one) for one in contenders(bundle.card.precision)}

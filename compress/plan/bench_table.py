@@ -142,21 +142,26 @@ class Table:
 
     def text(self) -> str:
         """Return the table for a terminal."""
-        columns = self._columns()
-        lines = [self.machine]
-        for network in self.networks():
-            cells = [["", *(column.title for column in columns)], *self._cells(network)]
-            widths = [max(len(line[at]) for line in cells) for at in range(len(cells[0]))]
-            lines += ["", network, _groups(columns, widths)]
-            lines += [
-                "  ".join(
-                    [line[0].ljust(widths[0])]
-                    + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
-                ).rstrip()
-                for line in cells
-            ]
-            lines += self._remarks(network)
+        lines = [self.machine, *(line for name in self.networks() for line in self._lines(name))]
         return "\n".join([*lines, "", *self.notes])
+
+    def latest(self, *, first: bool) -> str:
+        """Return the last network of the table for a terminal, and above the first the machine."""
+        return "\n".join([self.machine] * first + self._lines(self.networks()[-1]))
+
+    def _lines(self, network: str) -> list[str]:
+        columns = self._columns()
+        cells = [["", *(column.title for column in columns)], *self._cells(network)]
+        widths = [max(len(line[at]) for line in cells) for at in range(len(cells[0]))]
+        lines = ["", network, _groups(columns, widths)]
+        lines += [
+            "  ".join(
+                [line[0].ljust(widths[0])]
+                + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+            ).rstrip()
+            for line in cells
+        ]
+        return lines + self._remarks(network)
 
     def markdown(self) -> str:
         """Return the table for a page."""

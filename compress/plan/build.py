@@ -7,6 +7,7 @@ computes what the graph says, so that each gets the form of the graph that suits
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -34,6 +35,8 @@ from contract.engine import tensorrt
 Body = Literal["float32", "tf32", "float16"]
 
 _LOG = logging.getLogger(__name__)
+# Exported graphs take no larger batch.
+MOST: Final = 1024
 # Begins the two lists of the builder, which come at whatever severity.
 _SPARSITY: Final = "(Sparsity)"
 # Kernels of TensorRT itself: what is left where cuBLAS and cuDNN are not to be called.
@@ -73,10 +76,11 @@ class Options:
         Raises:
             PlanError: They do, or the level is none.
         """
-        if not 1 <= self.min_batch <= self.best_batch <= self.max_batch:
+        if not 1 <= self.min_batch <= self.best_batch <= self.max_batch <= MOST:
             raise PlanError(
-                "expected 1 <= smallest batch <= best batch <= largest batch, got "
-                f"{self.min_batch}, {self.best_batch} and {self.max_batch}"
+                f"expected 1 <= smallest batch <= best batch <= largest batch <= {MOST}, got "
+                f"{self.min_batch}, {self.best_batch} and {self.max_batch}. Change --best-batch or "
+                "--max-batch."
             )
         if self.level is not None and not 0 <= self.level <= 5:
             raise PlanError(f"the builder's level is from 0 to 5, got {self.level}")
@@ -254,14 +258,18 @@ def _read_timing_cache(config: Any, path: Path | None) -> None:
 def _write_timing_cache(config: Any, path: Path | None) -> None:
     if path is None:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Another build may read it at this moment, or write its own.
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_bytes(bytes(config.get_timing_cache().serialize()))
         unfinished.replace(path)
+    except OSError as error:
+        # The plan is worth more than what would make the next one quicker.
+        _LOG.warning("the times of kernels are not kept: %s", error)
     finally:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def _inspected(trt: Any, log: Any, plan: Any) -> str:

@@ -124,7 +124,7 @@ def check(precision: Precision, tensorrt: str, gpu: Gpu) -> Version:
     if precision.sparsity == "2:4" and gpu.capability < FEATURES["2:4 sparse kernels"]:
         raise PlanError(
             f"this network is 2:4 sparse, for which kernels need compute capability 8.0 ({gpu}). "
-            "Build on an Ampere GPU or later; here its dense twin is as fast."
+            "Build on an Ampere GPU or later, or build its dense twin: --dense."
         )
     return line
 

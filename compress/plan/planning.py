@@ -5,6 +5,7 @@ Nothing is installed that answers otherwise than ONNX Runtime. Imports neither t
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -97,13 +98,16 @@ def plan(order: Order) -> tuple[Path, Checked]:
         SparsityError: A weight does not follow the pattern that the card names.
         EngineError: There is no TensorRT or GPU, or the plan does not run on it.
     """
-    repository.check_place(order.repository, order.name)
     source = bundle_files.read_bundle_or_model(order.bundle)
     trt = tensorrt()
     device = cuda.runtime().device()
     gpu = Gpu(device.capability, device.name)
-    line = capability.check(source.card.precision, trt.__version__, gpu)
+    asked = source.card.precision
+    if not order.options.sparse:
+        asked = dataclasses.replace(asked, sparsity="dense")
+    line = capability.check(asked, trt.__version__, gpu)
     pictures = _pictures(order, source)
+    repository.check_place(order.repository, order.name)
     timing_cache = order.repository / f".timing-{gpu.sm}-{trt.__version__}"
     model = onnx.load(source.model)
     if order.search:
@@ -177,7 +181,7 @@ def check(form: str, built: Built, source: Bundle, pictures: Recorded, options: 
 def _pictures(order: Order, source: Bundle) -> Recorded:
     if order.pictures is not None:
         return recorded.from_folder(source.model, source.card, order.pictures)
-    found = recorded.read(source.model.parent)
+    found = recorded.read_for(source)
     if found is None:
         raise PlanError(
             f"expected {recorded.FILE} beside {source.model}, with pictures to check the plan "

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from compress import reference
 from compress.answers import Answers, joined
 from compress.errors import PlanError
+from compress.plan.bundle import Bundle
 from contract.card import ModelCard
 from contract.errors import ImageError
 
@@ -114,6 +115,29 @@ def read(folder: Path) -> Recorded | None:
     return Recorded(pictures, answers, f"{len(pictures)} pictures recorded at export")
 
 
+def read_for(bundle: Bundle) -> Recorded | None:
+    """Read what export wrote beside a graph, and check that it fits the graph.
+
+    Raises:
+        PlanError: As for :func:`read`; or answers are missing, or of another number or shape.
+    """
+    found = read(bundle.model.parent)
+    if found is None:
+        return None
+    count = len(found.pictures) if found.pictures.ndim else 0
+    expected = {tensor.name: (tensor.element, (count, *tensor.dims)) for tensor in bundle.outputs}
+    came = {name: (values.dtype.name, values.shape) for name, values in found.answers.items()}
+    (image,) = bundle.inputs
+    shown = (found.pictures.dtype.name, found.pictures.shape)
+    if not count or shown != ("uint8", (count, *image.dims)) or came != expected:
+        raise PlanError(
+            f"{bundle.model.parent / FILE} does not fit the graph beside it: expected pictures as "
+            f"{image} and answers to each of them, {', '.join(map(str, bundle.outputs))}. Copy the "
+            "whole bundle, or export it again."
+        )
+    return found
+
+
 def from_folder(model: Path, card: ModelCard, folder: Path) -> Recorded:
     """Let ONNX Runtime on this machine answer pictures of a folder.
 
@@ -130,6 +154,8 @@ def from_folder(model: Path, card: ModelCard, folder: Path) -> Recorded:
 
     preprocessing = card.preprocessing
     wanted = how_many((preprocessing.height, preprocessing.width))
+    if not folder.is_dir():
+        raise PlanError(f"expected a folder of pictures at {folder}, found none")
     found = []
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES):
         try:

@@ -21,6 +21,8 @@ from contract.plan_card import PlanCard
 
 PLAN_PLATFORM: Final = "tensorrt_plan"
 CONFIG_FILE: Final = "config.pbtxt"
+# Up to here each batch size is warmed up.
+_EACH: Final = 16
 _TYPES: Final = {"uint8": TYPE_UINT8, "int32": TYPE_INT32, "float32": TYPE_FP32}
 
 
@@ -74,11 +76,21 @@ def _run_plans(config: ModelConfig, serving: Serving) -> None:
     config.optimization.cuda.graphs = True
     # The first picture of each batch size would otherwise wait for its kernels and its graph.
     image = config.input[0]
-    for batch in range(1, serving.max_batch_size + 1):
+    for batch in _warmed(serving.max_batch_size):
         warmup = config.model_warmup.add(name=f"batch of {batch}", batch_size=batch)
         warmup.inputs[image.name].data_type = image.data_type
         warmup.inputs[image.name].dims.extend(image.dims)
         warmup.inputs[image.name].random_data = True
+
+
+def _warmed(most: int) -> list[int]:
+    """Return the batch sizes that run before a model is ready: of large ones some.
+
+    >>> _warmed(3), _warmed(40)[-4:]
+    ([1, 2, 3], [15, 16, 32, 40])
+    """
+    powers = (1 << exponent for exponent in range(most.bit_length()))
+    return sorted({*range(1, min(most, _EACH) + 1), *powers, most})
 
 
 def to_text(config: ModelConfig) -> str:

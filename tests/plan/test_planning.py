@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from google.protobuf import text_format
-from onnx import TensorProto, helper, numpy_helper
-from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from compress.errors import CompressError, PlanError
+from compress.errors import PlanError
 from compress.plan import planning, recorded
 from compress.plan.build import Options
 from compress.plan.planning import Order
 from compress.plan.repository import publish
-from contract import plan_card
-from contract.card import Precision
-from contract.errors import EngineError
+from tests import sparse_bundle
 from tests.bundles import colour_card, colour_graph, write_bundle
+from tests.plan import planned
+from tests.plan.planned import config_of, ordered, plans_of
 from tests.standin import plan as standin_plan
 from tests.standin.gpu import Gpu
 from tests.standin.standin import Install
@@ -31,23 +26,7 @@ pytest_plugins = ["tests.standin.fixtures"]
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    folder = write_bundle(tmp_path / "colours", colour_graph(), colour_card())
-    pictures = np.random.default_rng(0).integers(0, 256, (11, 8, 8, 3), dtype=np.uint8)
-    recorded.ask(folder / "model.onnx", pictures, "noise").save(folder)
-    return folder
-
-
-def ordered(bundle: Path, **changes: object) -> Order:
-    return Order(bundle, bundle.parent / "repository", "colours", **changes)  # type: ignore[arg-type]
-
-
-def config_of(version: Path) -> ModelConfig:
-    return text_format.Parse((version.parent / "config.pbtxt").read_text(), ModelConfig())
-
-
-def plans_of(version: Path) -> dict[str, plan_card.PlanCard]:
-    parameters = {key: entry.string_value for key, entry in config_of(version).parameters.items()}
-    return plan_card.from_parameters(parameters)
+    return planned.write(tmp_path / "colours")
 
 
 @pytest.mark.parametrize("tensorrt", ["8.5.2", "8.6.1", "10.3.0", "11.4.1"])
@@ -115,20 +94,6 @@ def test_plans_of_another_network_are_left_behind(bundle, install: Install):
     assert set(plans_of(version)) == {"model.sm90.plan"}
 
 
-def test_a_plan_that_answers_otherwise_is_not_installed(bundle, install: Install):
-    install("10.3.0")
-    path = bundle / recorded.FILE
-    with np.load(path) as stored:
-        named = {name: stored[name] for name in stored.files}
-    named["answer.scores"] = np.roll(named["answer.scores"], 1, axis=1)
-    np.savez(path, **named)
-
-    with pytest.raises(PlanError, match=r"does not compute what the graph computes.*installed"):
-        planning.plan(ordered(bundle))
-
-    assert not (bundle.parent / "repository" / "colours").exists()
-
-
 def test_a_published_model_is_planned_with_pictures_of_a_folder(bundle, install: Install):
     from PIL import Image  # noqa: PLC0415 - one test makes a picture
 
@@ -147,47 +112,6 @@ def test_a_published_model_is_planned_with_pictures_of_a_folder(bundle, install:
     assert (version / "model.onnx").read_bytes() == (bundle / "model.onnx").read_bytes()
 
 
-def test_without_pictures_nothing_is_built(bundle, install: Install):
-    standin = install("10.3.0")
-    standin.building = lambda: pytest.fail("built")
-    (bundle / recorded.FILE).unlink()
-
-    with pytest.raises(PlanError, match=r"expected answers\.npz .* Give some: --pictures DIR"):
-        planning.plan(ordered(bundle))
-
-
-def test_answers_of_another_graph_are_refused(bundle, install: Install):
-    install("10.3.0")
-    graph = colour_graph()
-    graph.doc_string = "another"
-    onnx.save(graph, bundle / "model.onnx")
-
-    with pytest.raises(PlanError, match="holds the answers of another graph"):
-        planning.plan(ordered(bundle))
-
-
-@pytest.mark.parametrize("kept", [0, 100])
-def test_cut_off_answers_are_refused(bundle, install: Install, kept):
-    install("10.3.0")
-    path = bundle / recorded.FILE
-    path.write_bytes(path.read_bytes()[:kept])
-
-    with pytest.raises(PlanError, match=r"found a damaged file .* Copy the bundle again"):
-        planning.plan(ordered(bundle))
-
-
-def test_what_tensorrt_says_is_in_the_refusal(bundle, install: Install):
-    standin = install("10.3.0")
-
-    def fail() -> None:
-        raise MemoryError("no")
-
-    standin.building = fail
-    with pytest.raises(MemoryError):
-        planning.plan(ordered(bundle))
-    assert not (bundle.parent / "repository" / "colours").exists()
-
-
 def test_the_times_of_kernels_are_kept_for_the_next_build(bundle, install: Install):
     install("10.3.0", Gpu(capability=(9, 0)))
     planning.plan(ordered(bundle))
@@ -196,18 +120,6 @@ def test_the_times_of_kernels_are_kept_for_the_next_build(bundle, install: Insta
     assert json.loads(kept.read_bytes())["layers"]
     # A folder would be a model to Triton.
     assert kept.is_file()
-
-
-def test_no_tensorrt_is_said_in_one_sentence(bundle):
-    with pytest.raises(EngineError, match="expected TensorRT's Python module"):
-        planning.plan(ordered(bundle))
-
-
-def test_no_gpu_is_said_in_one_sentence(bundle, install: Install):
-    install("10.3.0", Gpu(status=100))
-
-    with pytest.raises(EngineError, match="expected an NVIDIA GPU"):
-        planning.plan(ordered(bundle))
 
 
 def test_search_keeps_the_fastest_form_that_holds(bundle, install: Install, caplog):
@@ -260,64 +172,6 @@ def test_the_builder_gets_what_the_options_say(bundle, install: Install):
     assert header["strongly_typed"]
 
 
-def sparse_product(pattern: str) -> onnx.ModelProto:
-    """Return a network with one product whose weights are 2:4 along an axis, or almost."""
-    weight = np.ones((12, 4), np.float32)
-    if pattern == "wrong axis":
-        weight[:, 1:3] = 0
-    else:
-        weight[1::4] = weight[2::4] = 0
-    if pattern == "broken mask":
-        weight[1, 0], weight[0:4, 1] = 0.5, 0
-    nodes = [
-        helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node("Reshape", ["floats", "shape"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weight"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["scores"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "product",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["b", 2, 2, 3])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["b", 4])],
-        [
-            numpy_helper.from_array(weight, "weight"),
-            numpy_helper.from_array(np.array([-1, 12]), "shape"),
-        ],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-
-
-@pytest.mark.parametrize(
-    ("fault", "says"),
-    [
-        ("broken mask", r"the card says 2:4, but in .* of weight more weights are not zero"),
-        ("wrong axis", r"it does along the other axis\. Export the network again"),
-        ("unknown opset", r"uses opset 30, expected 17 to 21\. Export it again"),
-        ("truncated file", r"is not a valid ONNX file"),
-        ("card of another version", r"this card has version 7, this release reads 1"),
-    ],
-)
-def test_a_faulty_bundle_is_refused_before_anything_is_built(fault, says, tmp_path, install):
-    standin = install("10.3.0")
-    standin.building = lambda: pytest.fail("built")
-    model = sparse_product(fault)
-    if fault == "unknown opset":
-        model.opset_import[0].version = 30
-    sparse = Precision("float32", "float32", "2:4")
-    card = dataclasses.replace(colour_card(size_px=2), precision=sparse)
-    folder = write_bundle(tmp_path / "bundle", model, card)
-    path = folder / "model.onnx"
-    if fault == "truncated file":
-        path.write_bytes(path.read_bytes()[:-20])
-    if fault == "card of another version":
-        text = (folder / "card.json").read_text()
-        (folder / "card.json").write_text(text.replace('"card_version": 1', '"card_version": 7'))
-
-    with pytest.raises(CompressError, match=says):
-        planning.plan(ordered(folder))
-
-
 def test_publishing_what_is_served_keeps_its_plans(bundle, install: Install, caplog):
     install("10.3.0", Gpu(capability=(9, 0)))
     version, _ = planning.plan(ordered(bundle, instances=2))
@@ -354,19 +208,31 @@ def test_a_new_plan_keeps_the_instances_that_there_were(bundle, install: Install
     assert config_of(version).instance_group[0].count == 3
 
 
-@pytest.mark.parametrize("place", ["a file", "a model", "somebody else's"])
-def test_a_place_that_takes_no_plan_is_refused_before_anything_is_built(
-    bundle, install: Install, place
-):
-    standin = install("10.3.0")
-    standin.building = lambda: pytest.fail("built")
-    repository = bundle.parent / "repository"
-    if place == "a file":
-        repository.write_text("here")
-    else:
-        folder = repository if place == "a model" else repository / "colours"
-        folder.mkdir(parents=True)
-        (folder / "config.pbtxt").write_text('name: "theirs"')
+def test_a_dense_plan_is_built_where_there_are_no_sparse_kernels(tmp_path, install: Install):
+    install("10.3.0", Gpu(name="T4", capability=(7, 5)))
+    folder = sparse_bundle.write(tmp_path / "sparse")
 
-    with pytest.raises(PlanError):
-        planning.plan(ordered(bundle))
+    with pytest.raises(PlanError, match="or build its dense twin: --dense"):
+        planning.plan(ordered(folder))
+    version, _ = planning.plan(ordered(folder, options=Options(sparse=False)))
+
+    assert (version / "model.sm75.plan").is_file()
+
+
+def test_many_batch_sizes_are_warmed_up_by_powers_of_two(bundle, install: Install):
+    install("10.3.0")
+
+    version, _ = planning.plan(ordered(bundle, options=Options(max_batch=100, best_batch=8)))
+
+    warmed = [entry.batch_size for entry in config_of(version).model_warmup]
+    assert warmed == [*range(1, 17), 32, 64, 100]
+
+
+def test_a_timing_cache_that_cannot_be_written_costs_no_plan(bundle, install: Install, caplog):
+    install("10.3.0", Gpu(capability=(9, 0)))
+    (bundle.parent / "repository" / ".timing-sm90-10.3.0").mkdir(parents=True)
+
+    version, _ = planning.plan(ordered(bundle))
+
+    assert (version / "model.sm90.plan").is_file()
+    assert any("times of kernels are not kept" in record.message for record in caplog.records)
