@@ -54,7 +54,6 @@ class Options:
         sparse: Whether the builder may pick sparse kernels for 2:4 weights.
         max_batch: Pictures at once, at most.
         best_batch: Pictures at once for which kernels are chosen.
-        min_batch: Pictures at once, at least. With all three equal the batch is fixed.
         level: How long the builder looks for faster kernels, 0 to 5 (8.6 and later); TensorRT's own
             default if None.
         half_softmax: Compute the softmax of attention in float16 too, where the body is.
@@ -65,7 +64,6 @@ class Options:
     sparse: bool = True
     max_batch: int = 8
     best_batch: int = 8
-    min_batch: int = 1
     level: int | None = None
     own_kernels: bool = False
     half_softmax: bool = False
@@ -76,11 +74,10 @@ class Options:
         Raises:
             PlanError: They do, or the level is none.
         """
-        if not 1 <= self.min_batch <= self.best_batch <= self.max_batch <= MOST:
+        if not 1 <= self.best_batch <= self.max_batch <= MOST:
             raise PlanError(
-                f"expected 1 <= smallest batch <= best batch <= largest batch <= {MOST}, got "
-                f"{self.min_batch}, {self.best_batch} and {self.max_batch}. Change --best-batch or "
-                "--max-batch."
+                f"expected 1 <= best batch <= largest batch <= {MOST}, got {self.best_batch} and "
+                f"{self.max_batch}. Change --best-batch or --max-batch."
             )
         if self.level is not None and not 0 <= self.level <= 5:
             raise PlanError(f"the builder's level is from 0 to 5, got {self.level}")
@@ -93,8 +90,6 @@ class Built:
     Args:
         plan: The serialised engine.
         proof: Which layers run sparse and which in INT8.
-        layers: The engine inspector's JSON.
-        log: What the builder said about sparsity.
         seconds: That building took.
         flags: Of the builder, by TensorRT's names.
         tensorrt: Its version, on which alone the plan runs.
@@ -102,8 +97,6 @@ class Built:
 
     plan: bytes
     proof: SparsityProof
-    layers: str
-    log: str
     seconds: float
     flags: tuple[str, ...]
     tensorrt: str
@@ -158,8 +151,6 @@ def build(
     return Built(
         plan=bytes(plan),
         proof=inspector.prove(builder_log.read(text), inspector.read_layers(layers)),
-        layers=layers,
-        log=text,
         seconds=seconds,
         flags=flags,
         tensorrt=trt.__version__,
@@ -241,7 +232,7 @@ def _profile(builder: Any, network: Any, options: Options) -> Any:
     profile = builder.create_optimization_profile()
     image = network.get_input(0)
     rest = tuple(image.shape)[1:]
-    batches = (options.min_batch, options.best_batch, options.max_batch)
+    batches = (1, options.best_batch, options.max_batch)
     profile.set_shape(image.name, *((batch, *rest) for batch in batches))
     return profile
 

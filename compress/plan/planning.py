@@ -152,7 +152,7 @@ def check(form: str, built: Built, source: Bundle, pictures: Recorded, options: 
     task = source.card.task
     engine = Engine(built.plan, f"the plan ({form})")
     try:
-        batches = sorted({options.min_batch, options.max_batch})
+        batches = sorted({1, options.max_batch})
         parities = [
             agreement.compare(
                 task,
@@ -164,7 +164,7 @@ def check(form: str, built: Built, source: Bundle, pictures: Recorded, options: 
         ]
         times = {
             batch: statistics.median(engine.time_ms(batch, _CALLS))
-            for batch in sorted({options.min_batch, options.best_batch})
+            for batch in sorted({1, options.best_batch})
         }
     finally:
         engine.close()

@@ -168,9 +168,9 @@ def test_a_level_is_refused_where_there_is_none(install: Install):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"max_batch": 4, "best_batch": 8}, "got 1, 8 and 4"),
-        ({"min_batch": 0}, "got 0, 8 and 8"),
-        ({"min_batch": 8, "best_batch": 4}, "got 8, 4 and 8"),
+        ({"max_batch": 4, "best_batch": 8}, r"got 8 and 4\. Change --best-batch"),
+        ({"best_batch": 0}, "got 0 and 8"),
+        ({"max_batch": 2000}, "largest batch <= 1024, got 8 and 2000"),
         ({"level": 6}, "from 0 to 5, got 6"),
     ],
 )

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import onnx
+from google.protobuf.message import DecodeError
 
 from tests.standin import graph, plan
 from tests.standin.names import Native, Severity
@@ -150,7 +151,7 @@ class OnnxParser(Native):
         try:
             read = onnx.load_from_string(model)
             onnx.checker.check_model(read)
-        except Exception as error:  # noqa: BLE001 - of protobuf and of the checker
+        except (DecodeError, onnx.checker.ValidationError) as error:
             return f"Failed to parse the ONNX model: {error}"
         for node in read.graph.node:
             if node.op_type in {"Gemm", "Conv"} and not all(node.input):
