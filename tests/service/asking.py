@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
 
 import httpx
 
+from service.app import create_app
+from service.executors import choice
 from service.rest.inference import PATHS
+from service.settings import Settings
+from tests.conftest import Serve
+
+JPEG: Final = {"Content-Type": "image/jpeg"}
+MAX_BODY_BYTES: Final = 200_000
+MAX_PIXELS: Final = 1_000_000
 
 
 def post(
@@ -45,3 +56,18 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     assert body["type"] == f"urn:gpusq:problem:{code}"
     assert body["instance"] == f"urn:uuid:{answer.headers['x-request-id']}"
     return body
+
+
+@contextlib.contextmanager
+def serving(repository: Path, serve: Serve, executor: Any) -> Iterator[httpx.Client]:
+    """Serve a repository by one executor, with small limits."""
+    settings = Settings(
+        repository=repository,
+        executor=executor,
+        max_body_bytes=MAX_BODY_BYTES,
+        max_pixels=MAX_PIXELS,
+        # A busy test machine shall not turn an answer into a timeout.
+        deadline_s=30,
+    )
+    with serve(create_app(settings, choice.load(settings))) as client:
+        yield client
