@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(
             f"gpusq: this command needs {error.name}. Install it with: "
-            "pip install 'gpusq-vit[compress]'",
+            "pip install '.[compress]' in the checkout",
             file=sys.stderr,
         )
         return 2
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(arguments: list[str]) -> None:
     if importlib.util.find_spec("uvicorn") is None:
         print(
-            "gpusq: serving needs uvicorn. Install it with: pip install 'gpusq-vit[service]'",
+            "gpusq: serving needs uvicorn. Install it with: pip install '.[service]' in the checkout",
             file=sys.stderr,
         )
         sys.exit(2)
