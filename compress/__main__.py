@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(arguments: list[str]) -> None:
     if importlib.util.find_spec("uvicorn") is None:
         print(
-            "gpusq: serving needs uvicorn. Install it with: pip install '.[service]' in the checkout",
+            "gpusq: serving needs uvicorn. Install it: pip install '.[service]' in the checkout",
             file=sys.stderr,
         )
         sys.exit(2)
