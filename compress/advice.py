@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from compress.recipe import Recipe
+
+_BY_REGIONS: Final = ("mask_rcnn", "cascade_mask_rcnn")
 
 
 def after_refusal(recipe: Recipe) -> str:
@@ -27,8 +31,15 @@ def after_refusal(recipe: Recipe) -> str:
         finer.append("quantize.activations: int8")
     if quantize.activations != "float32":
         finer.append("quantize.weights: int4 with quantize.activations: float32")
+    if recipe.network.family in _BY_REGIONS and not _votes(recipe):
+        # Otherwise rounding decides which of several nearly equal boxes stays.
+        finer.append("network.architecture.box_voting: true")
     rounded = f", or round less ({', or '.join(finer)})" if finer else ""
     return (
         "Values that are rounded otherwise there decide too much: train longer "
         f"({' and '.join(longer)}){rounded}, in another 'run' folder or with --restart."
     )
+
+
+def _votes(recipe: Recipe) -> bool:
+    return bool(recipe.network.architecture.get("box_voting"))
