@@ -56,8 +56,17 @@ def test_the_formats_of_the_network_are_named_and_no_other(written):
         for runtime in ("ONNX Runtime", "OpenVINO")
         for form in ("float32", "INT4 weights")
     }
-    assert "2:4 + INT4 weights top-5" in written.page
+    assert ">2:4 + INT4 weights</th>" in written.page
     assert "INT8" not in written.page
+
+
+def test_every_metric_of_all_three_networks_is_shown_beside_each_other(written):
+    (row,) = written.facts["accuracy"]
+
+    for metric, text in (("top1", "top-1"), ("top5", "top-5")):
+        shown = [f"{row[name][metric]:.1%}" for name in ("dense", "sparse", "quantized")]
+        cells = "".join(f'<td class="n">{value.replace("%", " %")}</td>' for value in shown)
+        assert f"<td>{text}</td>{cells}" in written.page
 
 
 def test_every_layer_is_shown_with_its_formats_and_why_they_differ(written):

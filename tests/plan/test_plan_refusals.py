@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -83,8 +84,19 @@ def test_a_build_that_dies_leaves_no_model(bundle, install: Install):
     assert not (bundle.parent / "repository" / "colours").exists()
 
 
-def test_no_tensorrt_is_said_in_one_sentence(bundle):
+def test_no_tensorrt_is_said_in_one_sentence(bundle, monkeypatch):
+    # As if it were not installed, which it is beside the real wheel.
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(EngineError, match="expected TensorRT's Python module"):
+        planning.plan(ordered(bundle))
+
+
+def test_a_tensorrt_whose_libraries_are_missing_names_them(bundle, monkeypatch, tmp_path):
+    module = tmp_path / "tensorrt.py"
+    module.write_text("raise ImportError('libcublas.so.12: cannot open shared object file')\n")
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(EngineError, match=r"does not load: libcublas\.so\.12.* Install the"):
         planning.plan(ordered(bundle))
 
 
