@@ -25,7 +25,7 @@ $(VENV)/.venv: Makefile
 
 $(VENV)/.run: $(VENV)/.venv pyproject.toml constraints.txt
 	@echo "Installing what compressing and serving need (once, some minutes) ..."
-	$(INSTALL) --editable '.[compress,service]'
+	$(INSTALL) --editable '.[client,compress,service]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
