@@ -7,12 +7,7 @@ every exported graph.
 
 from __future__ import annotations
 
-import io
 import math
-import re
-import struct
-import warnings
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +17,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image
 
 from contract import letterbox, refusal
+from contract.opening import DECODER_ERRORS, FORMATS, JPEG, MAX_PIXELS, Header, open_picture
 from contract.preprocessing import Preprocessing
 
 # Readers of pictures find their form here, too.
@@ -34,33 +30,16 @@ __all__ = [
     "decode_to_fit",
     "fit",
     "fit_decoded",
+    "pixels_to_decode",
     "preprocess",
     "resampling",
 ]
 
-FORMATS: Final = ("JPEG", "PNG", "WEBP")
-MAX_PIXELS: Final = 50_000_000
 _RESAMPLING: Final = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
     "lanczos": Image.Resampling.LANCZOS,
 }
-# Pillow's decoders raise all of these on damaged files; each of them means just that.
-_DECODER_ERRORS: Final = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    LookupError,
-    TypeError,
-    ArithmeticError,
-    MemoryError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-)
-# MPO is Pillow's name for a JPEG with more pictures behind the first.
-_JPEG: Final = ("JPEG", "MPO")
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -78,7 +57,6 @@ _FROM_BELOW: Final = (3, 4, 7, 8)
 _REDUCTIONS: Final = (1, 2, 4, 8)
 # Where the alpha channel is zero the colours are undefined; white is what viewers show.
 _BACKDROP: Final = (255, 255, 255)
-_ANY_PILLOW_MODULE: Final = r"PIL\."
 
 
 @dataclass(frozen=True)
@@ -95,6 +73,12 @@ class Decoded:
     image: Image.Image
     size_px: tuple[int, int]
     extent: tuple[float, float, float, float]
+
+    @property
+    def pixels(self) -> float:
+        """What decoding it cost, as :func:`pixels_to_decode` counts."""
+        left, _, right, _ = self.extent
+        return self.size_px[1] * (right - left)
 
     def box(
         self, of_picture: tuple[float, float, float, float]
@@ -146,6 +130,17 @@ def decode_to_fit(
     return _decode(data, max_pixels, lambda size_px: 2 * _scale_at_most(size_px, preprocessing))
 
 
+def pixels_to_decode(header: Header, preprocessing: Preprocessing) -> float:
+    """Return what decoding a picture to fit costs, in pixels of one that is decoded whole.
+
+    At a fraction every coefficient is still read, and only their transform is saved: time falls
+    with the fraction, not with its square.
+    """
+    most = 2 * _scale_at_most(header.size_px, preprocessing)
+    fits = (step for step in _REDUCTIONS if header.reducible and step * most <= 1)
+    return math.prod(header.size_px) / max(fits, default=1)
+
+
 def fit(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
     """Scale a picture to the network's input, and cut it or lay it on its ground.
 
@@ -195,11 +190,9 @@ def resampling(preprocessing: Preprocessing) -> Image.Resampling:
 
 def _decode(data: bytes, max_pixels: int, scale_of: Callable[[tuple[int, int]], float]) -> Decoded:
     """Decode a picture, a JPEG at no less than the given fraction of its size."""
-    _silence_pillow()
-    image = _open(data, max_pixels)
-    _check_size(image, max_pixels)
+    image = open_picture(data, max_pixels)
     width, height = stored_px = image.size
-    if image.format in _JPEG and (scale := scale_of(image.size)):
+    if image.format in JPEG and (scale := scale_of(image.size)):
         # At twice the target the result differs by 0.3 of 255 from a full decode; at the target
         # itself by 1.5, which costs accuracy.
         image.draft("RGB", (math.ceil(width * scale), math.ceil(height * scale)))
@@ -207,7 +200,7 @@ def _decode(data: bytes, max_pixels: int, scale_of: Callable[[tuple[int, int]], 
         image.load()
         orientation = _orientation(image)
         picture = _to_rgb(_upright(image, orientation))
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise refusal.damaged(data, "its pixels cannot be decoded", error) from error
     size_px = stored_px[::-1] if orientation in _ON_ITS_SIDE else stored_px
     return Decoded(picture, size_px, _extent(picture.size, size_px, orientation))
@@ -240,39 +233,10 @@ def _scale_at_most(size_px: tuple[int, int], preprocessing: Preprocessing) -> fl
     return preprocessing.shorter_side_px / min(size_px)
 
 
-def _silence_pillow() -> None:
-    # warnings.catch_warnings is not safe in threads, and pictures are decoded in a pool of them.
-    # Looked for at each call because test runners and catch_warnings elsewhere restore the list.
-    first = warnings.filters[0] if warnings.filters else None
-    ours = ("ignore", None, Warning, re.compile(_ANY_PILLOW_MODULE), 0)
-    if first != ours:
-        warnings.filterwarnings("ignore", module=_ANY_PILLOW_MODULE)
-
-
-def _open(data: bytes, max_pixels: int) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise refusal.bomb(data, max_pixels, error) from error
-    except _DECODER_ERRORS as error:
-        raise refusal.unreadable(data, error) from error
-
-
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    progressive = image.format in _JPEG and bool(image.info.get("progressive"))
-    # Pillow's draft mode, which saves most of the decoding time, does nothing for these.
-    limit = min(max_pixels, MAX_PIXELS) // 2 if progressive else max_pixels
-    width, height = image.size
-    if width * height > limit:
-        kind = f"{refusal.NAMES[image.format or '']} picture"
-        came = f"{width} x {height} = {width * height:,}"
-        raise refusal.too_many_pixels("progressive JPEG" if progressive else kind, limit, came)
-
-
 def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except _DECODER_ERRORS:
+    except DECODER_ERRORS:
         return 1
     # The tag may hold anything: text, a fraction, several numbers.
     return orientation if isinstance(orientation, int) else 1

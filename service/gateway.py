@@ -7,47 +7,41 @@ A request passes six stages: its bytes are read, decoded, preprocessed, wait for
 from __future__ import annotations
 
 import asyncio
-import logging
-import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import math
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from contract.errors import ImageError
-from contract.preprocess import Preprocessing, decode_to_fit, fit_decoded
-from contract.view import View
-from service.errors import (
-    Code,
-    GatewayError,
-    GoneError,
-    ModelError,
-    VersionGoneError,
-    WrongTaskError,
-    of_image,
-)
+import numpy as np
+
+from service.admission import Admission, Place
+from service.catalogue import RETRY_AFTER_S, Catalogue, replaced
+from service.errors import Code, GatewayError, GoneError, VersionGoneError
 from service.executors.executor import Executor, Images, Model, Outputs
 from service.ledger import Ledger
+from service.load import Part
 from service.metrics import Metrics
+from service.pipeline import Pipeline
 from service.settings import Settings
-from service.tasks import classify, detect, segment
 from service.tasks.task import Asked, Task
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 OptionsT = TypeVar("OptionsT")
 ResultT = TypeVar("ResultT")
 
-TASKS: Final[Mapping[str, Task[Any, Any]]] = {
-    task.name: task for task in (classify.TASK, detect.TASK, segment.TASK)
-}
-PREFERRED_MODEL: Final = "deit-tiny"
-_RETRY_AFTER_S: Final = 1
 
-# Where a request's bytes come from: awaited once, after admission.
-Source = Callable[[], Awaitable[bytes]]
+@dataclass(frozen=True)
+class Source(Generic[T]):
+    """Where what a request brings comes from.
+
+    Args:
+        read: Awaited once, after admission.
+        most_bytes: How many bytes will come at most.
+    """
+
+    read: Callable[[], Awaitable[T]]
+    most_bytes: int
 
 
 @dataclass(frozen=True)
@@ -72,9 +66,20 @@ class Answer(Generic[ResultT]):
 
 
 @dataclass(frozen=True)
-class _Picture:
-    images: Images
-    view: View
+class Inferred:
+    """What a network gave for one batch.
+
+    Args:
+        model: Which network.
+        version: Which version of it.
+        outputs: Its tensors by name, the batch axis first.
+        timings_ms: Milliseconds by stage, and `total`.
+    """
+
+    model: str
+    version: int
+    outputs: Outputs
+    timings_ms: dict[str, float]
 
 
 class Gateway:
@@ -88,33 +93,45 @@ class Gateway:
     def __init__(self, executor: Executor, settings: Settings) -> None:
         self._executor = executor
         self._settings = settings
-        self.unavailable: dict[str, str] = {}
-        self.models: Mapping[str, Model] = {}
-        self.default = settings.default_model or PREFERRED_MODEL
-        self.defaults: dict[str, str] = {}
         self.metrics = Metrics(executor.name)
-        self._take_up()
-        self._threads = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
-        # Of their own: what has been through the network shall not wait behind what has not.
-        self._finishing = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="finish")
-        self._turns = asyncio.Semaphore(executor.concurrency)
-        self._admitted = 0
-        self._capacity = settings.decode_threads + executor.concurrency + settings.queue_limit
+        self.catalogue = Catalogue(executor, settings.default_model, self.metrics)
+        self._admission = Admission(settings, executor.concurrency, self.metrics)
+        self._pipeline = Pipeline(executor, settings, self._admission)
 
     @property
     def executor_name(self) -> str:
         """What runs the networks."""
         return self._executor.name
 
+    @property
+    def models(self) -> Mapping[str, Model]:
+        """The models that can be asked."""
+        return self.catalogue.models
+
+    @property
+    def unavailable(self) -> Mapping[str, str]:
+        """The models that cannot, each with the reason."""
+        return self.catalogue.unavailable
+
+    @property
+    def default(self) -> str:
+        """The model whose readiness is that of the service."""
+        return self.catalogue.default
+
+    @property
+    def defaults(self) -> Mapping[str, str]:
+        """The model that answers for each task where a request names none."""
+        return self.catalogue.defaults
+
     async def watch(self) -> None:
         """Follow the executor's models as they come, change and go, until cancelled."""
-        await self._executor.watch(self._take_up)
+        await self._executor.watch(self.catalogue.take_up)
 
     async def answer(
         self,
         task: Task[OptionsT, ResultT],
         model: str | None,
-        source: Source,
+        source: Source[bytes],
         options: OptionsT,
         ledger: Ledger | None = None,
     ) -> Answer[ResultT]:
@@ -132,11 +149,91 @@ class Gateway:
             GoneError: The source said so.
         """
         ledger = ledger or Ledger()
-        with self._counted(task.name, model), self._admission():
-            target = self._target(task.name, model)
-            data = await self._read(source, ledger)
-            answer = self._answer_newest(task, target, data, options, ledger)
-            result = await self._before(self._settings.deadline_s, answer)
+        with self._counted(task.name, model):
+            target = self.catalogue.target(task.name, model)
+            with self._admission.place(target.name, source.most_bytes, ledger.left_s()) as place:
+                data = await self._read(source, ledger)
+                place.brings(len(data))
+                [part] = place.parts
+
+                async def ask(target: Model) -> Answer[ResultT]:
+                    return await self._answer(task, target, data, options, (part, ledger))
+
+                result = await self._in_time(self._newest(target, ask), ledger)
+        self.metrics.observe(result.model, ledger.stages_s(), ledger.total_s())
+        return result
+
+    async def answer_several(
+        self,
+        task: Task[OptionsT, ResultT],
+        model: str | None,
+        source: Source[list[bytes]],
+        options: OptionsT,
+        ledger: Ledger | None = None,
+    ) -> list[Answer[ResultT] | GatewayError]:
+        """Say what each of several pictures of one request shows.
+
+        Each has an answer or an error of its own, in their order; they share the deadline.
+
+        Raises:
+            GatewayError: There is an answer to none of them; its code says why.
+            GoneError: The source said so.
+        """
+        ledger = ledger or Ledger()
+        with self._counted(task.name, model):
+            target = self.catalogue.target(task.name, model)
+            with self._admission.place(target.name, source.most_bytes, ledger.left_s()) as place:
+                pictures = await self._read(source, ledger)
+                place.brings(sum(map(len, pictures)))
+                place.expect(len(pictures), *self._admission.expected_s(target.name))
+                lanes = asyncio.Semaphore(self._settings.decode_threads)
+
+                async def one(data: bytes, part: Part) -> Answer[ResultT] | GatewayError:
+                    async def ask(target: Model) -> Answer[ResultT]:
+                        return await self._answer(task, target, data, options, (part, own))
+
+                    async with lanes:
+                        own = Ledger(ledger.left_s())
+                        try:
+                            answer = await self._newest(target, ask)
+                        except GatewayError as error:
+                            return error
+                    self.metrics.observe(answer.model, own.stages_s(), own.total_s())
+                    return answer
+
+                every = asyncio.gather(*map(one, pictures, place.parts))
+                return await self._in_time(every, ledger)
+
+    async def infer(
+        self,
+        model: str,
+        source: Source[Images | list[bytes]],
+        ledger: Ledger | None = None,
+        version: int | None = None,
+    ) -> Inferred:
+        """Run a network on one batch, and return what it gives.
+
+        Args:
+            model: Which one.
+            source: Gives the batch: [b, h, w, 3] uint8, or b encoded pictures, which are decoded
+                and preprocessed as for :meth:`answer`.
+            ledger: As for :meth:`answer`.
+            version: The version that must answer; None for whichever is served.
+
+        Raises:
+            GatewayError: There is no answer; its code says why.
+            GoneError: The source said so.
+        """
+        ledger = ledger or Ledger()
+        with self._counted(None, model):
+            target = self.catalogue.find(model, version)
+            with self._admission.place(target.name, source.most_bytes, ledger.left_s()) as place:
+                batch = await self._read(source, ledger)
+
+                async def ask(target: Model) -> Inferred:
+                    return await self._infer(target, batch, place, ledger)
+
+                result = await self._in_time(self._newest(target, ask), ledger)
         self.metrics.observe(result.model, ledger.stages_s(), ledger.total_s())
         return result
 
@@ -148,35 +245,23 @@ class Gateway:
             model: Which model it named.
             outcome: The code of the refusal.
         """
-        self.metrics.count(self._label(task, model), outcome)
+        self.metrics.count(self.catalogue.label(task, model), outcome)
 
     def close(self) -> None:
         """Let the executor go. Requests have ended by then."""
-        for threads in (self._threads, self._finishing):
-            threads.shutdown(cancel_futures=True)
+        self._pipeline.close()
         self._executor.close()
 
-    async def _answer_newest(
-        self,
-        task: Task[OptionsT, ResultT],
-        target: Model,
-        data: bytes,
-        options: OptionsT,
-        ledger: Ledger,
-    ) -> Answer[ResultT]:
-        """Answer; where the version was replaced on the way, begin again with the new one."""
+    async def _newest(self, target: Model, ask: Callable[[Model], Coroutine[Any, Any, T]]) -> T:
+        """Ask a model; where its version was replaced on the way, begin again with the new one."""
         try:
-            return await self._answer(task, target, data, options, ledger)
+            return await ask(target)
         except VersionGoneError:
-            newer = self._target(task.name, target.name)
+            newer = self.catalogue.target(target.card.task, target.name)
             try:
-                return await self._answer(task, newer, data, options, ledger)
+                return await ask(newer)
             except VersionGoneError as error:
-                raise GatewayError(
-                    Code.MODEL_UNAVAILABLE,
-                    f"The model {target.name!r} is being replaced: {error}. Try again.",
-                    retry_after_s=_RETRY_AFTER_S,
-                ) from error
+                raise replaced(target.name, error) from error
 
     async def _answer(
         self,
@@ -184,130 +269,54 @@ class Gateway:
         target: Model,
         data: bytes,
         options: OptionsT,
-        ledger: Ledger,
+        of: tuple[Part, Ledger],
     ) -> Answer[ResultT]:
-        picture = await self._picture(target.card.preprocessing, data, ledger)
-        outputs = await self._infer(target, picture.images, ledger)
-        given_up = threading.Event()
-        asked = Asked(target.card.labels, picture.view, options, given_up.is_set)
-
-        def work() -> ResultT:
-            with ledger.stage("postprocess"):
-                return task.predict(outputs, asked)
-
-        try:
-            result = await self._on(self._finishing, work, ledger)
-        finally:
-            # Work that has begun cannot be cancelled from outside.
-            given_up.set()
+        part, ledger = of
+        picture = await self._pipeline.picture(data, target, part, ledger)
+        outputs = await self._pipeline.infer(target, picture.images, [part], ledger)
+        asked = Asked(target.card.labels, picture.view, options)
+        result = await self._pipeline.predict(task, outputs, asked, ledger)
         size_px = picture.view.size_px
         return Answer(target.name, target.version, result, *size_px, ledger.timings_ms())
 
-    async def _infer(self, target: Model, images: Images, ledger: Ledger) -> Outputs:
-        with ledger.stage("queue"):
-            await self._turns.acquire()
-        try:
-            with ledger.stage("infer"):
-                return await self._executor.infer(target.name, images, target.version)
-        except VersionGoneError:
-            raise
-        except ModelError as error:
-            logger.exception("model %s failed", target.name)
-            raise GatewayError(
-                Code.INTERNAL, f"The network of {target.name!r} failed; the log says why."
-            ) from error
-        finally:
-            self._turns.release()
+    async def _infer(
+        self, target: Model, batch: Images | list[bytes], place: Place, ledger: Ledger
+    ) -> Inferred:
+        decode_s, infer_s = self._admission.expected_s(target.name)
+        if isinstance(batch, list):
+            place.expect(len(batch), decode_s, infer_s)
+            pictures = [
+                await self._pipeline.picture(data, target, part, ledger)
+                for data, part in zip(batch, place.parts, strict=True)
+            ]
+            batch = np.concatenate([picture.images for picture in pictures])
+        else:
+            place.expect(len(batch), 0.0, infer_s)
+        outputs = await self._pipeline.infer(target, batch, place.parts, ledger)
+        return Inferred(target.name, target.version, outputs, ledger.timings_ms())
 
-    async def _on(self, threads: ThreadPoolExecutor, work: Callable[[], T], ledger: Ledger) -> T:
-        """Do on a pool what holds a processor for milliseconds."""
-        waiting = ledger.begin("queue")
-
-        def begun() -> T:
-            waiting.end()
-            return work()
-
-        return await asyncio.get_running_loop().run_in_executor(threads, begun)
-
-    async def _read(self, source: Source, ledger: Ledger) -> bytes:
-        timeout_s = self._settings.read_timeout_s
+    async def _read(self, source: Source[T], ledger: Ledger) -> T:
+        timeout_s = min(self._settings.read_timeout_s, ledger.left_s())
         with ledger.stage("read"):
             try:
-                return await asyncio.wait_for(source(), timeout_s)
+                return await asyncio.wait_for(source.read(), timeout_s)
             except asyncio.TimeoutError as error:
+                if ledger.left_s() <= 0:
+                    raise _late(ledger) from error
                 raise GatewayError(
                     Code.READ_TIMEOUT, f"The picture did not arrive within {timeout_s:g} s."
                 ) from error
 
-    async def _before(self, deadline_s: float, answer: Awaitable[T]) -> T:
+    async def _in_time(self, answer: Awaitable[T], ledger: Ledger) -> T:
         """Await an answer that nobody waits for after the deadline, at whatever stage it is."""
+        ledger.limit(self._settings.deadline_s)
         try:
-            return await asyncio.wait_for(answer, deadline_s)
+            return await asyncio.wait_for(answer, ledger.left_s())
         except asyncio.TimeoutError as error:
-            raise GatewayError(
-                Code.DEADLINE_EXCEEDED,
-                f"There was no answer within {deadline_s:g} s. Try again later, or send a "
-                "smaller picture.",
-                retry_after_s=_RETRY_AFTER_S,
-            ) from error
-
-    async def _picture(self, form: Preprocessing, data: bytes, ledger: Ledger) -> _Picture:
-        def work() -> _Picture:
-            with ledger.stage("decode"):
-                decoded = decode_to_fit(data, form, max_pixels=self._settings.max_pixels)
-            with ledger.stage("preprocess"):
-                view = View.of(decoded.size_px, form)
-                return _Picture(fit_decoded(decoded, form)[None], view)
-
-        try:
-            return await self._on(self._threads, work, ledger)
-        except ImageError as error:
-            raise of_image(error) from error
-
-    def _target(self, task: str, model: str | None) -> Model:
-        if (why := self._executor.down) is not None:
-            raise GatewayError(Code.EXECUTOR_UNAVAILABLE, why, retry_after_s=_RETRY_AFTER_S)
-        name = model or self.defaults.get(task)
-        if name in self.unavailable:
-            raise GatewayError(
-                Code.MODEL_UNAVAILABLE,
-                f"The model {name!r} is unavailable: {self.unavailable[name]}",
-            )
-        able = ", ".join(n for n, known in self.models.items() if known.card.task == task) or "none"
-        if name is None:
-            raise GatewayError(Code.UNKNOWN_MODEL, f"There is no model that can {task}.")
-        if name not in self.models:
-            known = ", ".join(self.models)
-            raise GatewayError(
-                Code.UNKNOWN_MODEL, f"There is no model {name!r}. There are: {known}."
-            )
-        found = self.models[name]
-        if (does := found.card.task) != task:
-            raise WrongTaskError(
-                f"The model {name!r} can {does}, it cannot {task}. Models that can: {able}.", does
-            )
-        return found
+            raise _late(ledger) from error
 
     @contextmanager
-    def _admission(self) -> Iterator[None]:
-        """Hold one of the places; whoever finds none is refused before a byte is read."""
-        if self._admitted >= self._capacity:
-            raise GatewayError(
-                Code.OVERLOADED,
-                f"{self._admitted} requests are already being answered. Try again in "
-                f"{_RETRY_AFTER_S} s.",
-                retry_after_s=_RETRY_AFTER_S,
-            )
-        self._admitted += 1
-        self.metrics.in_flight.inc()
-        try:
-            yield
-        finally:
-            self._admitted -= 1
-            self.metrics.in_flight.dec()
-
-    @contextmanager
-    def _counted(self, task: str, model: str | None) -> Iterator[None]:
+    def _counted(self, task: str | None, model: str | None) -> Iterator[None]:
         outcome = Code.INTERNAL.value
         try:
             yield
@@ -319,47 +328,14 @@ class Gateway:
             outcome = "cancelled"
             raise
         finally:
-            self.metrics.count(self._label(task, model), outcome)
-
-    def _label(self, task: str, model: str | None) -> str | None:
-        # A name that no model has must not become a label: clients choose it.
-        name = model or self.defaults.get(task)
-        return name if name in self.models else None
-
-    def _take_up(self) -> None:
-        """Read the executor's models again."""
-        self.unavailable = dict(self._executor.unavailable)
-        self.models = self._servable()
-        known = {*self.models, *self.unavailable}
-        # A default that fails for a while stays the default, so that readiness speaks of it.
-        if self.default not in known:
-            self.default = _default(self.models, self._settings.default_model)
-        kept = {task: name for task, name in self.defaults.items() if name in self.unavailable}
-        self.defaults = {**_defaults(self.models, self.default), **kept}
-        self.metrics.take_up(self.models, self.unavailable)
-
-    def _servable(self) -> dict[str, Model]:
-        """Keep the models whose outputs their task can read."""
-        servable = {}
-        for name, model in sorted(self._executor.models.items()):
-            outputs = {spec.name: (spec.dtype, spec.shape) for spec in model.outputs}
-            try:
-                TASKS[model.card.task].require_outputs(outputs, model.card.labels)
-            except ModelError as error:
-                self.unavailable[name] = str(error)
-            else:
-                servable[name] = model
-        return servable
+            self.metrics.count(self.catalogue.label(task, model), outcome)
 
 
-def _default(models: Mapping[str, Model], wanted: str | None) -> str:
-    if wanted is not None:
-        return wanted
-    return PREFERRED_MODEL if PREFERRED_MODEL in models else next(iter(models), PREFERRED_MODEL)
-
-
-def _defaults(models: Mapping[str, Model], default: str) -> dict[str, str]:
-    """Return which model answers for each task: the default one, else the first by name."""
-    first = {model.card.task: name for name, model in sorted(models.items(), reverse=True)}
-    chosen = {models[default].card.task: default} if default in models else {}
-    return {**first, **chosen}
+def _late(ledger: Ledger) -> GatewayError:
+    allowed_s = ledger.allowed_s()
+    return GatewayError(
+        Code.DEADLINE_EXCEEDED,
+        f"There was no answer within {allowed_s:.3g} s. Try again later, allow more time, or send "
+        "a smaller picture.",
+        retry_after_s=None if math.isinf(allowed_s) else RETRY_AFTER_S,
+    )

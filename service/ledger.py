@@ -1,7 +1,8 @@
-"""Where the time of one request went, stage by stage, whether or not it came to an answer."""
+"""The time of one request: where it went, stage by stage, and when nobody waits any more."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,11 +32,27 @@ class Ledger:
 
     Stages may begin in one thread and end in another; it can be read while they run, which is how
     an answer after the deadline says what took so long.
+
+    Args:
+        deadline_s: How long whoever asks waits, counted from now; None where they did not say.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, deadline_s: float | None = None) -> None:
         self._started = time.perf_counter()
+        self._ends = math.inf if deadline_s is None else self._started + deadline_s
         self._spans: list[Span] = []
+
+    def limit(self, deadline_s: float) -> None:
+        """End the request this long from now, unless it ends earlier."""
+        self._ends = min(self._ends, time.perf_counter() + deadline_s)
+
+    def left_s(self) -> float:
+        """Return how long somebody still waits; infinite while nothing limits it."""
+        return self._ends - time.perf_counter()
+
+    def allowed_s(self) -> float:
+        """Return how long the request may take in all, as it stands."""
+        return self._ends - self._started
 
     def begin(self, stage: str) -> Span:
         """Enter a stage; whoever leaves it ends the span."""
@@ -44,11 +61,11 @@ class Ledger:
         return span
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> Iterator[Span]:
         """Add the time inside the block to one stage."""
         span = self.begin(name)
         try:
-            yield
+            yield span
         finally:
             span.end()
 

@@ -63,6 +63,18 @@ class Metrics:
         self.in_flight = Gauge(
             "gpusq_in_flight", "Requests admitted and not answered yet.", registry=self._registry
         )
+        self.bytes_in_flight = Gauge(
+            "gpusq_in_flight_bytes",
+            "Bytes of pictures of requests in flight, as they were sent.",
+            registry=self._registry,
+        )
+        self._sheds = Counter(
+            "gpusq_sheds",
+            "Requests refused because the service is busy: too many requests or bytes under way, "
+            "or too little time left.",
+            ("reason",),
+            registry=self._registry,
+        )
         # Looking a child up by its labels costs more than observing it.
         self._stages: dict[str, dict[str, Histogram]] = {}
         self._totals: dict[str, Histogram] = {}
@@ -106,6 +118,10 @@ class Metrics:
     def count(self, model: str | None, outcome: str) -> None:
         """Count one request; ``model`` is None where the request named none that exists."""
         self._requests.labels(model or _NO_MODEL, outcome).inc()
+
+    def shed(self, reason: str) -> None:
+        """Count one request that found no place: for `requests`, `bytes` or `time`."""
+        self._sheds.labels(reason).inc()
 
     def render(self) -> bytes:
         """Return everything in Prometheus' text format."""

@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     default_model: str | None = None
     top_k: int = Field(5, ge=1, le=MAX_TOP_K)
     max_body_bytes: int = Field(10_000_000, ge=1)
+    max_bytes_in_flight: int = Field(256_000_000, ge=1)
     # Above 89 million Pillow itself begins to refuse.
     max_pixels: int = Field(MAX_PIXELS, ge=1, le=89_000_000)
     decode_threads: int = Field(default_factory=_cpus, ge=1, le=256)

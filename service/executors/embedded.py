@@ -93,6 +93,7 @@ class EmbeddedExecutor:
         model: str,
         images: Images,
         version: int | None = None,  # noqa: ARG002 - each model has one version here
+        timeout_s: float | None = None,  # noqa: ARG002 - whoever waits cancels
     ) -> Outputs:
         """Run one batch on the inference thread, so that the event loop stays free.
 

@@ -56,6 +56,7 @@ class Model:
         card: What the graph does not say.
         inputs: What the network takes.
         outputs: What the network gives.
+        max_batch: The largest batch that may be sent.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Model:
     card: ModelCard
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    max_batch: int = 1
 
 
 class Executor(Protocol):
@@ -99,13 +101,20 @@ class Executor(Protocol):
             changed: Called when :attr:`models`, :attr:`unavailable` or :attr:`down` changed.
         """
 
-    async def infer(self, model: str, images: Images, version: int | None = None) -> Outputs:
+    async def infer(
+        self,
+        model: str,
+        images: Images,
+        version: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Outputs:
         """Run one batch. A call that is cancelled, as at the deadline, costs no further work.
 
         Args:
             model: Its name.
             images: The batch.
             version: The version that the batch was made for; None for whichever is served.
+            timeout_s: How long the answer is waited for; what runs the networks elsewhere is told.
 
         Raises:
             ModelError: The network failed.

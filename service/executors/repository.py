@@ -142,6 +142,7 @@ def _model(name: str, version: int, card: ModelCard, config: Any) -> Model:
         card=card,
         inputs=_tensors(config.input, config.max_batch_size),
         outputs=_tensors(config.output, config.max_batch_size),
+        max_batch=max(1, config.max_batch_size),
     )
     _require_image_input(model)
     return model

@@ -70,7 +70,13 @@ class TritonExecutor:
                 amiss = self.down is not None or bool(self.unavailable)
                 await self._pause(min(self._check_s, _AMISS_S) if amiss else self._check_s)
 
-    async def infer(self, model: str, images: Images, version: int | None = None) -> Outputs:
+    async def infer(
+        self,
+        model: str,
+        images: Images,
+        version: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Outputs:
         """Run one batch.
 
         Raises:
@@ -82,7 +88,7 @@ class TritonExecutor:
         if asked is None or version not in (None, asked.version):
             raise VersionGoneError(f"version {version} of {model!r} is no longer served")
         try:
-            answer = await self._ask(asked, images)
+            answer = await self._ask(asked, images, timeout_s)
         except VersionGoneError:
             async with self._looking:
                 # Many requests notice at once; the first looks for them all.
@@ -198,12 +204,12 @@ class TritonExecutor:
         ]
         repository.require_match(model.outputs, found, kind="output")
 
-    async def _ask(self, model: Model, images: Images) -> Outputs:
+    async def _ask(self, model: Model, images: Images, timeout_s: float | None = None) -> Outputs:
         if self._stub is None:
             raise triton_wire.unreachable(self._url)
         request = triton_wire.request(model.name, model.version, images)
         try:
-            response = await self._stub.ModelInfer(request, timeout=self._timeout_s)
+            response = await self._stub.ModelInfer(request, timeout=timeout_s or self._timeout_s)
         except grpc.aio.AioRpcError as error:
             raise triton_wire.failure(self._url, model, error) from error
         return triton_wire.outputs(response)

@@ -33,6 +33,12 @@ class Body:
         self._max_bytes = max_bytes
         self._read = asyncio.Event()
 
+    @property
+    def most_bytes(self) -> int:
+        """How many bytes it has at most: those that are declared, or as many as are accepted."""
+        declared = self._request.headers.get("content-length", "")
+        return min(int(declared), self._max_bytes) if declared.isdecimal() else self._max_bytes
+
     async def picture(self) -> bytes:
         """Return the bytes of the picture.
 

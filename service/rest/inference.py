@@ -8,12 +8,14 @@ from typing import Final
 from starlette.requests import Request
 from starlette.types import Scope
 
-from service.gateway import TASKS, Gateway
+from service.catalogue import TASKS
+from service.gateway import Gateway
 from service.ledger import Ledger
 
 # Where each task is asked for.
 PATHS: Final = {f"/v1/{task}": task for task in TASKS}
 HEADER: Final = "Server-Timing"
+TIMEOUT: Final = "X-Request-Timeout"
 
 
 def begin(scope: Scope) -> None:

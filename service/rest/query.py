@@ -83,6 +83,7 @@ _EXPECTED: Final = {
     "max_detections": f"a whole number from 1 to {MOST_DETECTIONS}",
     "masks": "none, rle or polygons",
     "format": "png, rle or polygons",
+    inference.TIMEOUT: "seconds, more than 0",
 }
 
 
@@ -121,7 +122,7 @@ def _say(fault: Mapping[str, Any], known: list[str]) -> str:
         came = ", ".join(map(_shown, fault["input"][:_MOST_REPEATED]))
         more = ", …" if len(fault["input"]) > _MOST_REPEATED else ""
         return f"{name}: expected it once, got {came}{more}. Leave one of them."
-    if name in known:
+    if name in known or name == inference.TIMEOUT:
         came = _shown(fault["input"])
         return f"{name}: expected {_EXPECTED[name]}, got {came}. Correct it, or leave it out."
     near = difflib.get_close_matches(name, known, n=1)

@@ -38,6 +38,7 @@ class FakeExecutor:
         self.unavailable: dict[str, str] = {}
         self.concurrency = concurrency
         self.calls = 0
+        self.timeouts_s: list[float | None] = []
         self.cancelled = 0
         self.closed = False
         self.error: ModelError | None = None
@@ -47,10 +48,17 @@ class FakeExecutor:
     async def watch(self, changed: Callable[[], None]) -> None:
         pass
 
-    async def infer(self, model: str, images: Images, version: int | None = None) -> Outputs:
+    async def infer(
+        self,
+        model: str,
+        images: Images,
+        version: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Outputs:
         assert images.dtype == np.uint8
         assert images.ndim == 4
         self.calls += 1
+        self.timeouts_s.append(timeout_s)
         try:
             if self.gate is not None:
                 await self.gate.wait()

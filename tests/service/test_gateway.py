@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.errors import Code, GatewayError, ModelError, WrongTaskError
-from service.gateway import Answer, Gateway
+from service.gateway import Answer, Gateway, Source
 from service.settings import Settings
 from service.tasks import classify, detect
 from service.tasks.classify import Prediction
@@ -37,18 +37,15 @@ def run(
     return gateway
 
 
-def sends(data: bytes) -> Callable[[], Coroutine[Any, Any, bytes]]:
-    async def source() -> bytes:
+def sends(data: bytes) -> Source[bytes]:
+    async def read() -> bytes:
         return data
 
-    return source
-
-
-Source = Callable[[], Coroutine[Any, Any, bytes]]
+    return Source(read, len(data))
 
 
 async def classified(
-    gateway: Gateway, model: str | None, source: Source, top_k: int = 5
+    gateway: Gateway, model: str | None, source: Source[bytes], top_k: int = 5
 ) -> Answer[list[Prediction]]:
     return await gateway.answer(classify.TASK, model, source, classify.Options(top_k))
 
@@ -104,7 +101,7 @@ def test_whoever_finds_no_place_is_refused_before_a_byte_is_read(red_jpeg: bytes
         await until(lambda: executor.calls == 1)
 
         with pytest.raises(GatewayError) as caught:
-            await classified(gateway, None, never)
+            await classified(gateway, None, Source(never, 1))
 
         assert caught.value.code is Code.OVERLOADED
         assert caught.value.retry_after_s == 1
@@ -167,7 +164,7 @@ def test_answers_are_made_while_the_threads_that_decode_are_busy(red_jpeg: bytes
         answer = asyncio.ensure_future(classified(gateway, None, sends(red_jpeg)))
         await until(lambda: executor.calls == 1)
         release = threading.Event()
-        gateway._threads.submit(release.wait)
+        gateway._pipeline._decoding.submit(release.wait)
         try:
             executor.gate.set()
             assert (await answer).result[0].label == "red"
@@ -183,7 +180,7 @@ def test_bytes_that_do_not_come_are_not_awaited_for_ever():
             await asyncio.sleep(60)
             return b""
 
-        assert await code_of(classified(gateway, None, hangs)) is Code.READ_TIMEOUT
+        assert await code_of(classified(gateway, None, Source(hangs, 1))) is Code.READ_TIMEOUT
 
     run(scenario, read_timeout_s=0.02)
 

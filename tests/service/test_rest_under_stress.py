@@ -65,6 +65,27 @@ def test_an_answer_after_the_deadline_says_what_took_so_long(serve: Serve, red_j
     assert timings_ms["infer"] > 100
 
 
+def test_a_client_says_how_long_it_waits(serve: Serve, red_jpeg: bytes):
+    executor = FakeExecutor()
+    executor.gate = _Never()  # type: ignore[assignment]
+    with serve(create_app(Settings(deadline_s=30), executor)) as client:
+        headers = {"Content-Type": "image/jpeg", "X-Request-Timeout": "0.3"}
+        answer = client.post("/v1/classify", content=red_jpeg, headers=headers)
+
+    assert "within 0.3 s" in problem(answer, 504, "deadline_exceeded")["detail"]
+    assert executor.cancelled == 1
+
+
+@pytest.mark.parametrize("came", ["soon", "0", "-1", "nan"])
+def test_a_time_that_is_none_is_refused(serve: Serve, red_jpeg: bytes, came: str):
+    with serve(create_app(Settings(), FakeExecutor())) as client:
+        headers = {"Content-Type": "image/jpeg", "X-Request-Timeout": came}
+        answer = client.post("/v1/classify", content=red_jpeg, headers=headers)
+
+    detail = problem(answer, 422, "invalid_argument")["detail"]
+    assert detail.startswith(f"X-Request-Timeout: expected seconds, more than 0, got '{came}'")
+
+
 def test_a_fault_of_our_own_is_a_problem_that_gives_nothing_away(
     serve: Serve, red_jpeg: bytes, caplog: pytest.LogCaptureFixture
 ):

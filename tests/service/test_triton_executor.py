@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
+from service.catalogue import TASKS
 from service.errors import Code, GatewayError, ModelError, VersionGoneError
 from service.executors.triton import TritonExecutor
-from service.gateway import TASKS, Gateway
+from service.gateway import Gateway, Source
 from service.settings import Settings
 from service.tasks import classify as classify_task
 from tests import bundles
@@ -107,7 +108,7 @@ async def classify(gateway):
 
     task = TASKS["classify"]
     options = classify_task.Options(1)
-    return await gateway.answer(task, None, source, options)
+    return await gateway.answer(task, None, Source(source, 10_000), options)
 
 
 def test_a_model_is_found_with_its_card_and_answers():

@@ -1,0 +1,164 @@
+"""What one request may bring: several pictures, a batch of its own, a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.errors import Code, GatewayError
+from service.gateway import Answer, Gateway, Source
+from service.ledger import Ledger
+from service.tasks import classify
+from tests.service.fakes import FakeExecutor
+from tests.service.test_gateway import classified, code_of, run, sends, until
+
+
+def brings(what: Any) -> Source[Any]:
+    async def read() -> Any:
+        return what
+
+    return Source(read, 1000)
+
+
+def test_several_pictures_are_answered_in_their_order_each_for_itself(red_jpeg: bytes):
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        source = brings([red_jpeg, b"no picture", red_jpeg])
+        first, second, third = await gateway.answer_several(
+            classify.TASK, None, source, classify.Options(1)
+        )
+        assert isinstance(first, Answer)
+        assert isinstance(third, Answer)
+        assert first.result == third.result
+        assert isinstance(second, GatewayError)
+        assert second.code is Code.UNSUPPORTED_MEDIA
+        assert "gpusq_in_flight 0.0" in gateway.metrics.render().decode()
+
+    run(scenario)
+
+
+def test_several_pictures_share_one_deadline(red_jpeg: bytes):
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        executor.gate = asyncio.Event()
+        asked = gateway.answer_several(
+            classify.TASK, None, brings([red_jpeg] * 3), classify.Options(1), Ledger(0.2)
+        )
+        assert await code_of(asked) is Code.DEADLINE_EXCEEDED
+        assert executor.cancelled >= 1
+
+    run(scenario)
+
+
+def test_a_batch_of_tensors_goes_through_the_network_as_it_is():
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        size = executor.models["colours"].card.preprocessing
+        batch = np.zeros((3, size.height, size.width, 3), np.uint8)
+        answer = await gateway.infer("colours", brings(batch))
+        assert (answer.model, answer.version) == ("colours", 3)
+        assert answer.outputs["scores"].shape == (3, 4)
+        assert executor.calls == 1
+
+    run(scenario)
+
+
+def test_encoded_pictures_become_one_batch(red_jpeg: bytes):
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        answer = await gateway.infer("colours", brings([red_jpeg, red_jpeg]))
+        assert answer.outputs["scores"].shape == (2, 4)
+        assert executor.calls == 1
+        assert answer.timings_ms["decode"] > 0
+
+    run(scenario)
+
+
+def test_another_version_than_the_served_one_is_refused_by_its_number():
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        with pytest.raises(GatewayError, match="no version 7 of the model 'colours'; version 3"):
+            await gateway.infer("colours", brings([]), version=7)
+
+    run(scenario)
+
+
+def test_a_client_in_a_hurry_ends_its_request_earlier(red_jpeg: bytes):
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        executor.gate = asyncio.Event()
+        began = time.monotonic()
+        asked = gateway.answer(
+            classify.TASK, None, sends(red_jpeg), classify.Options(1), Ledger(0.2)
+        )
+        with pytest.raises(GatewayError, match=r"no answer within 0\.2 s") as caught:
+            await asked
+        assert caught.value.code is Code.DEADLINE_EXCEEDED
+        assert time.monotonic() - began < 5
+        assert executor.timeouts_s[-1] <= 0.2
+
+    run(scenario, deadline_s=30)
+
+
+def test_a_patient_client_waits_no_longer_than_the_service_allows(red_jpeg: bytes):
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        executor.gate = asyncio.Event()
+        asked = gateway.answer(
+            classify.TASK, None, sends(red_jpeg), classify.Options(1), Ledger(600)
+        )
+        assert await code_of(asked) is Code.DEADLINE_EXCEEDED
+        assert executor.timeouts_s[-1] <= 0.2
+
+    run(scenario, deadline_s=0.2)
+
+
+def test_a_body_that_comes_later_than_its_own_deadline_is_too_late():
+    async def slow() -> bytes:
+        await asyncio.sleep(60)
+        return b""
+
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        asked = gateway.answer(
+            classify.TASK, None, Source(slow, 1), classify.Options(1), Ledger(0.05)
+        )
+        assert await code_of(asked) is Code.DEADLINE_EXCEEDED
+
+    run(scenario)
+
+
+def test_a_request_whose_time_is_gone_is_dropped_before_it_is_decoded(red_jpeg: bytes):
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        with gateway._admission.place("colours", 1, 60):
+            executor.gate = asyncio.Event()
+            hold = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            gateway._pipeline._decoding.submit(
+                lambda: asyncio.run_coroutine_threadsafe(hold.wait(), loop).result()
+            )
+            ledger = Ledger(0.1)
+            asked = gateway.answer(
+                classify.TASK, None, sends(red_jpeg), classify.Options(1), ledger
+            )
+            assert await code_of(asked) is Code.DEADLINE_EXCEEDED
+            hold.set()
+            executor.gate.set()
+            await classified(gateway, None, sends(red_jpeg))
+        assert "decode" not in ledger.timings_ms()
+
+    run(scenario)
+
+
+def test_what_waits_behind_large_pictures_is_refused_once_its_size_is_known(red_jpeg: bytes):
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        await classified(gateway, None, sends(red_jpeg))
+        # As if a pixel took a tenth of a second, and most pictures had few of them.
+        for _ in range(200):
+            gateway._admission.estimates.decoded(1e12, 1e-3)
+        gateway._admission.estimates.decoded(1, 1.0)
+        executor.gate = asyncio.Event()
+        first = asyncio.ensure_future(classified(gateway, None, sends(red_jpeg)))
+        await until(lambda: executor.calls == 2)
+        assert await code_of(classified(gateway, None, sends(red_jpeg))) is Code.OVERLOADED
+        executor.gate.set()
+        await first
+        assert b'gpusq_sheds_total{reason="time"} 1.0' in gateway.metrics.render()
+
+    run(scenario)
