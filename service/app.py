@@ -15,6 +15,7 @@ from service.executors.executor import Executor
 from service.gateway import Gateway
 from service.rest import pages, problems, routes, schema
 from service.rest.edge import Edge
+from service.rest.fetch import Fetcher
 from service.rest.linger import Linger
 from service.settings import Settings
 
@@ -67,6 +68,7 @@ def create_app(settings: Settings, executor: Executor) -> FastAPI:
     )
     app.state.gateway = gateway
     app.state.settings = settings
+    app.state.fetcher = Fetcher(settings.url_hosts)
     app.include_router(routes.router)
     app.include_router(pages.router)
     problems.install(app)

@@ -51,6 +51,7 @@ class Code(str, Enum):
     MODEL_UNAVAILABLE = "model_unavailable"
     EXECUTOR_UNAVAILABLE = "executor_unavailable"
     OVERLOADED = "overloaded"
+    FETCH_FAILED = "fetch_failed"
     READ_TIMEOUT = "read_timeout"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     INTERNAL = "internal"

@@ -180,7 +180,8 @@ class Gateway:
             GoneError: The source said so.
         """
         ledger = ledger or Ledger()
-        with self._counted(task.name, model):
+        # Each picture counts as a request of its own, once it is known how many there are.
+        with self._counted(task.name, model, answered=None):
             target = self.catalogue.target(task.name, model)
             with self._admission.place(target.name, source.most_bytes, ledger.left_s()) as place:
                 pictures = await self._read(source, ledger)
@@ -192,12 +193,17 @@ class Gateway:
                     async def ask(target: Model) -> Answer[ResultT]:
                         return await self._answer(task, target, data, options, (part, own))
 
-                    async with lanes:
-                        own = Ledger(ledger.left_s())
-                        try:
-                            answer = await self._newest(target, ask)
-                        except GatewayError as error:
-                            return error
+                    own = ledger if len(pictures) == 1 else ledger.branch()
+                    with own.stage("queue"):
+                        await lanes.acquire()
+                    try:
+                        answer = await self._newest(target, ask)
+                    except GatewayError as error:
+                        self._count(task.name, model, error.code.value)
+                        return error
+                    finally:
+                        lanes.release()
+                    self._count(task.name, model, "ok")
                     self.metrics.observe(answer.model, own.stages_s(), own.total_s())
                     return answer
 
@@ -237,15 +243,15 @@ class Gateway:
         self.metrics.observe(result.model, ledger.stages_s(), ledger.total_s())
         return result
 
-    def refused(self, task: str, model: str | None, outcome: str) -> None:
+    def refused(self, task: str | None, model: str | None, outcome: str) -> None:
         """Count a request that a transport refused, so that it never became a call of this class.
 
         Args:
-            task: What it asked for.
+            task: What it asked for, if that is known.
             model: Which model it named.
             outcome: The code of the refusal.
         """
-        self.metrics.count(self.catalogue.label(task, model), outcome)
+        self._count(task, model, outcome)
 
     def close(self) -> None:
         """Let the executor go. Requests have ended by then."""
@@ -315,12 +321,17 @@ class Gateway:
         except asyncio.TimeoutError as error:
             raise _late(ledger) from error
 
+    def _count(self, task: str | None, model: str | None, outcome: str) -> None:
+        self.metrics.count(self.catalogue.label(task, model), outcome)
+
     @contextmanager
-    def _counted(self, task: str | None, model: str | None) -> Iterator[None]:
-        outcome = Code.INTERNAL.value
+    def _counted(
+        self, task: str | None, model: str | None, *, answered: str | None = "ok"
+    ) -> Iterator[None]:
+        outcome: str | None = Code.INTERNAL.value
         try:
             yield
-            outcome = "ok"
+            outcome = answered
         except GatewayError as error:
             outcome = error.code.value
             raise
@@ -328,7 +339,8 @@ class Gateway:
             outcome = "cancelled"
             raise
         finally:
-            self.metrics.count(self.catalogue.label(task, model), outcome)
+            if outcome is not None:
+                self._count(task, model, outcome)
 
 
 def _late(ledger: Ledger) -> GatewayError:

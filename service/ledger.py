@@ -42,6 +42,12 @@ class Ledger:
         self._ends = math.inf if deadline_s is None else self._started + deadline_s
         self._spans: list[Span] = []
 
+    def branch(self) -> Ledger:
+        """Return the time of one of several pictures: shared until now, its own from now on."""
+        own = Ledger()
+        own._started, own._ends, own._spans = self._started, self._ends, list(self._spans)
+        return own
+
     def limit(self, deadline_s: float) -> None:
         """End the request this long from now, unless it ends earlier."""
         self._ends = min(self._ends, time.perf_counter() + deadline_s)

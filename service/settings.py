@@ -6,10 +6,10 @@ import difflib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from contract.preprocess import MAX_PIXELS
 
@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     default_model: str | None = None
     top_k: int = Field(5, ge=1, le=MAX_TOP_K)
     max_body_bytes: int = Field(10_000_000, ge=1)
+    url_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     max_bytes_in_flight: int = Field(256_000_000, ge=1)
     # Above 89 million Pillow itself begins to refuse.
     max_pixels: int = Field(MAX_PIXELS, ge=1, le=89_000_000)
@@ -46,6 +47,13 @@ class Settings(BaseSettings):
     read_timeout_s: float = Field(30.0, gt=0, le=300)
     drain_timeout_s: int = Field(25, ge=0, le=600)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("url_hosts", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(name.strip() for name in value.split(",") if name.strip())
 
 
 def unknown(names: Iterable[str]) -> list[str]:

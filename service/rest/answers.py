@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.gateway import Answer
+from service.rest.problem import Problem
 from service.tasks.classify import Prediction as Classified
 from service.tasks.detect import Detection as Detected
 from service.tasks.rle import Rle
 from service.tasks.segment import Segmentation
+
+AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
 # A hundredth of a pixel is far below what any network knows.
 _DECIMALS: Final = 2
@@ -223,3 +226,17 @@ class SegmentAnswer(PictureAnswer):
         ]
         png = None if result.png is None else base64.b64encode(result.png).decode("ascii")
         return cls(classes=areas, unseen_px=result.unseen_px, class_map=png, **_about(answer))
+
+
+class Entry(BaseModel, Generic[AnswerT]):
+    """What became of one of several pictures: an answer or a problem."""
+
+    name: str | None = Field(description="The name of its file, or its URL, if it has one.")
+    answer: AnswerT | None
+    problem: Problem | None
+
+
+class Answers(BaseModel, Generic[AnswerT]):
+    """What became of each picture, in the order in which they came."""
+
+    answers: list[Entry[AnswerT]]

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Request, Response
+from pydantic import BaseModel
 
 from service.gateway import Answer, Gateway, Source
 from service.ledger import Ledger
-from service.rest import inference
+from service.rest import inference, problems
+from service.rest.answers import Answers, Entry
 from service.rest.body import Body
 from service.settings import Settings
 from service.tasks.task import Task
 
 OptionsT = TypeVar("OptionsT")
 ResultT = TypeVar("ResultT")
+AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
 
 class Asking:
-    """Sends the picture of one request to a network, and says where the time went.
+    """Sends the pictures of one request to a network, and says where the time went.
 
     Args:
-        request: Whose body is the picture.
+        request: Whose body brings the pictures.
         response: Gets the header with the time of each stage.
         timeout_s: How long the client waits, from the moment that its request came.
     """
@@ -30,39 +34,82 @@ class Asking:
         self,
         request: Request,
         response: Response,
-        timeout_s: Annotated[float | None, Header(alias=inference.TIMEOUT, gt=0)] = None,
+        timeout_s: Annotated[
+            float | None,
+            Header(
+                alias=inference.TIMEOUT,
+                gt=0,
+                description="Seconds after which the client no longer waits.",
+            ),
+        ] = None,
     ) -> None:
         self._request = request
         self._response = response
-        self._timeout_s = timeout_s
+        self._gateway: Gateway = request.app.state.gateway
+        settings: Settings = request.app.state.settings
+        self._body = Body(request, settings.max_body_bytes, request.app.state.fetcher)
+        self._ledger = inference.ledger(request) or Ledger()
+        if timeout_s is not None:
+            self._ledger.limit(timeout_s - self._ledger.total_s())
 
     async def answer(
-        self, task: Task[OptionsT, ResultT], model: str | None, options: OptionsT
-    ) -> Answer[ResultT]:
+        self,
+        task: Task[OptionsT, ResultT],
+        model: str | None,
+        options: OptionsT,
+        say: Callable[[Answer[ResultT]], AnswerT],
+    ) -> AnswerT | Answers[AnswerT]:
         """Return the gateway's answer; the work ends when the client goes away.
+
+        Args:
+            task: What to do.
+            model: Which model to ask.
+            options: What the request chose.
+            say: Says one answer in JSON's words.
 
         Raises:
             GatewayError: There is no answer; its code says why.
             GoneError: The client went away.
         """
-        gateway: Gateway = self._request.app.state.gateway
-        settings: Settings = self._request.app.state.settings
-        body = Body(self._request, settings.max_body_bytes)
-        source = Source(body.picture, body.most_bytes)
-        work = gateway.answer(task, model, source, options, self._ledger())
-        found = await body.until_disconnect(work)
-        self._response.headers[inference.HEADER] = inference.server_timing(found.timings_ms)
-        return found
-
-    def _ledger(self) -> Ledger:
-        ledger = inference.ledger(self._request) or Ledger()
-        if self._timeout_s is not None:
-            ledger.limit(self._timeout_s - ledger.total_s())
-        return ledger
+        body = self._body
+        if body.is_raw:
+            raw = Source(body.picture, body.most_bytes)
+            work = self._gateway.answer(task, model, raw, options, self._ledger)
+            return say(self._timed(await body.until_disconnect(work)))
+        source = Source(body.pictures, body.most_bytes)
+        several = self._gateway.answer_several(task, model, source, options, self._ledger)
+        found = await body.until_disconnect(several)
+        if body.brought is not None and body.brought.several:
+            self._show(self._ledger.timings_ms())
+            names = [picture.name for picture in body.brought.pictures]
+            return Answers(
+                answers=[self._entry(*pair, say) for pair in zip(names, found, strict=True)]
+            )
+        [one] = found
+        if isinstance(one, Answer):
+            return say(self._timed(one))
+        raise one
 
     def raw(self, content: bytes, kind: str) -> Response:
         """Return an answer that is no JSON, with the same headers."""
         return Response(content, headers=dict(self._response.headers), media_type=kind)
+
+    def _entry(
+        self,
+        name: str | None,
+        found: Answer[ResultT] | Any,
+        say: Callable[[Answer[ResultT]], AnswerT],
+    ) -> Entry[AnswerT]:
+        if isinstance(found, Answer):
+            return Entry(name=name, answer=say(found), problem=None)
+        return Entry(name=name, answer=None, problem=problems.describe(self._request, found))
+
+    def _timed(self, found: Answer[ResultT]) -> Answer[ResultT]:
+        self._show(found.timings_ms)
+        return found
+
+    def _show(self, timings_ms: dict[str, float]) -> None:
+        self._response.headers[inference.HEADER] = inference.server_timing(timings_ms)
 
 
 AskingDep = Annotated[Asking, Depends()]

@@ -1,4 +1,4 @@
-"""Read the bytes of one picture from a request, raw or multipart, within a limit."""
+"""Read the pictures of a request, raw, in a form or in JSON, within a limit."""
 
 from __future__ import annotations
 
@@ -9,15 +9,23 @@ from typing import Any, Final, TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from service.errors import Code, GatewayError, GoneError
-from service.rest import form
+from service.rest import brought, form
+from service.rest.brought import Brought, Picture
+from service.rest.fetch import Fetcher
 
 T = TypeVar("T")
 
 _ACCEPTED: Final = (
     "Send the picture itself with Content-Type image/jpeg, image/png, image/webp or "
-    "application/octet-stream, or a form as multipart/form-data with the file in the field "
-    "'image'."
+    "application/octet-stream, a form as multipart/form-data with the file in the field "
+    "'image', or application/json with the picture in base64 as 'image'."
 )
+_FORM: Final = "multipart/form-data"
+_JSON: Final = "application/json"
+# What a JSON object needs beside the pictures in it, with a line break here and there.
+_AROUND_BYTES: Final = 4096
+# Larger ones are taken apart beside the event loop.
+_LARGE_BYTES: Final = 262_144
 
 
 class Body:
@@ -25,38 +33,54 @@ class Body:
 
     Args:
         request: The request.
-        max_bytes: Largest body accepted.
+        max_bytes: Most bytes of pictures accepted.
+        fetcher: Gets those that are named by URL.
     """
 
-    def __init__(self, request: Request, max_bytes: int) -> None:
+    def __init__(self, request: Request, max_bytes: int, fetcher: Fetcher) -> None:
         self._request = request
         self._max_bytes = max_bytes
+        self._fetcher = fetcher
         self._read = asyncio.Event()
+        header = request.headers.get("content-type", "")
+        self._kind = header.partition(";")[0].strip().lower()
+        # In base64 three bytes become four.
+        self._max_body = max_bytes * 4 // 3 + _AROUND_BYTES if self._kind == _JSON else max_bytes
+        self.brought: Brought | None = None
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether the body is the picture itself, or at least nothing that holds pictures."""
+        return self._kind not in (_FORM, _JSON)
 
     @property
     def most_bytes(self) -> int:
         """How many bytes it has at most: those that are declared, or as many as are accepted."""
         declared = self._request.headers.get("content-length", "")
-        return min(int(declared), self._max_bytes) if declared.isdecimal() else self._max_bytes
+        if self._kind == _JSON or not declared.isdecimal():
+            return self._max_bytes
+        return min(int(declared), self._max_bytes)
 
     async def picture(self) -> bytes:
-        """Return the bytes of the picture.
+        """Return the body, which is the picture.
 
         Raises:
-            GatewayError: Another content type, too many bytes, or a form without one picture.
+            GatewayError: Another content type, or too many bytes.
         """
-        kind = self._content_type()
-        self._check_declared_length()
-        data = await self._bounded()
-        self._read.set()
-        if kind != "multipart/form-data":
-            return data
-        try:
-            return form.picture(data, self._request.headers["content-type"])
-        except form.FormError as error:
-            raise GatewayError(
-                Code.BAD_REQUEST, f"The form cannot be read: {error}. {_ACCEPTED}"
-            ) from error
+        self._require_picture()
+        return await self._whole()
+
+    async def pictures(self) -> list[bytes]:
+        """Return the pictures that the body holds; :attr:`brought` says more of them.
+
+        Raises:
+            GatewayError: Too many bytes, or a body without a picture.
+        """
+        data = await self._whole()
+        large = len(data) > _LARGE_BYTES
+        found = await asyncio.to_thread(self._parse, data) if large else self._parse(data)
+        self.brought = found
+        return await self._fetched(found.pictures)
 
     async def until_disconnect(self, work: Coroutine[Any, Any, T]) -> T:
         """Await ``work``, but cancel it when the client goes away.
@@ -77,28 +101,48 @@ class Body:
             # Its place must be free again before this request is over.
             await asyncio.wait((working,))
 
-    def _content_type(self) -> str:
-        header = self._request.headers.get("content-type", "")
-        kind = header.partition(";")[0].strip().lower()
-        if kind.startswith("image/") or kind in ("application/octet-stream", "multipart/form-data"):
-            return kind
-        came = f"got {kind!r}" if kind else "got no Content-Type"
-        raise GatewayError(Code.UNSUPPORTED_MEDIA, f"Expected a picture, {came}. {_ACCEPTED}")
+    def _require_picture(self) -> None:
+        kind = self._kind
+        if not kind.startswith("image/") and kind != "application/octet-stream":
+            came = f"got {kind!r}" if kind else "got no Content-Type"
+            raise GatewayError(Code.UNSUPPORTED_MEDIA, f"Expected a picture, {came}. {_ACCEPTED}")
 
-    def _check_declared_length(self) -> None:
+    def _parse(self, data: bytes) -> Brought:
+        if self._kind == _JSON:
+            return brought.of_json(data)
+        try:
+            return form.pictures(data, self._request.headers["content-type"])
+        except form.FormError as error:
+            raise GatewayError(
+                Code.BAD_REQUEST, f"The form cannot be read: {error}. {_ACCEPTED}"
+            ) from error
+
+    async def _fetched(self, pictures: list[Picture]) -> list[bytes]:
+        """Return the bytes of each; those that a URL names come one after the other."""
+        found: list[bytes] = []
+        left = self._max_bytes
+        for picture in pictures:
+            data = picture.data
+            if data is None:
+                data = await self._fetcher.get(picture.name or "", left)
+            if (left := left - len(data)) < 0:
+                raise self._too_many("more")
+            found.append(data)
+        return found
+
+    async def _whole(self) -> bytes:
         declared = self._request.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > self._max_bytes:
+        if declared.isdecimal() and int(declared) > self._max_body:
             raise self._too_many(f"{int(declared):,}")
-
-    async def _bounded(self) -> bytes:
         chunks = bytearray()
         try:
             async for chunk in self._request.stream():
                 chunks += chunk
-                if len(chunks) > self._max_bytes:
+                if len(chunks) > self._max_body:
                     raise self._too_many("more")
         except ClientDisconnect as error:
             raise GoneError from error
+        self._read.set()
         return bytes(chunks)
 
     def _too_many(self, came: str) -> GatewayError:

@@ -1,4 +1,4 @@
-"""Find the picture in a multipart/form-data body that is already in memory.
+"""Find the pictures in a multipart/form-data body that is already in memory.
 
 Starlette's own form parser spools files to disk, which is right for bodies of any size; here they
 are bounded before they come.
@@ -11,19 +11,25 @@ from typing import TYPE_CHECKING, Final
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from service.rest.brought import MOST_PICTURES, Brought, Picture
+
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 NAMES: Final = ("image", "file")
-_MAX_PARTS: Final = 16
+SEVERAL: Final = "images"
+_MAX_PARTS: Final = MOST_PICTURES
 
 
 class FormError(ValueError):
-    """The body is not a form with one picture."""
+    """The body is not a form with pictures."""
 
 
-def picture(data: bytes, content_type: str) -> bytes:
-    """Return the one file of a form; of several, the one in the field `image` or `file`.
+def pictures(data: bytes, content_type: str) -> Brought:
+    """Return the pictures of a form.
+
+    Those of the fields `images`, each for itself; without them the one file, or of several the one
+    in the field `image` or `file`.
 
     Raises:
         FormError: Malformed, cut off, too many parts, or not exactly one such file.
@@ -50,7 +56,7 @@ class _Parts:
     def __init__(self, data: bytes) -> None:
         self.complete = False
         self._data = data
-        self._files: list[tuple[str, bytes]] = []
+        self._files: list[tuple[str, Picture]] = []
         self._count = 0
         self._header = (bytearray(), bytearray())
         self._disposition = b""
@@ -68,13 +74,17 @@ class _Parts:
             "on_end": self._end,
         }
 
-    def chosen(self) -> bytes:
-        """Return the picture among the files."""
-        named = [content for name, content in self._files if name in NAMES]
-        candidates = named or [content for _, content in self._files]
+    def chosen(self) -> Brought:
+        """Return the pictures among the files."""
+        if several := [picture for field, picture in self._files if field == SEVERAL]:
+            return Brought(several, several=True)
+        named = [picture for field, picture in self._files if field in NAMES]
+        candidates = named or [picture for _, picture in self._files]
         if len(candidates) != 1:
-            raise FormError(f"expected one file, got {len(candidates)}")
-        return candidates[0]
+            raise FormError(
+                f"expected one file, or several in fields named {SEVERAL!r}, got {len(candidates)}"
+            )
+        return Brought(candidates, several=False)
 
     def _begin(self) -> None:
         self._count += 1
@@ -92,8 +102,10 @@ class _Parts:
     def _end_part(self) -> None:
         _, options = parse_options_header(self._disposition)
         if b"filename" in options:
-            name = options.get(b"name", b"").decode("utf-8", "replace")
-            self._files.append((name, bytes(self._content)))
+            field, name = (
+                options.get(key, b"").decode("utf-8", "replace") for key in (b"name", b"filename")
+            )
+            self._files.append((field, Picture(name, bytes(self._content))))
 
     def _end(self) -> None:
         self.complete = True

@@ -8,12 +8,12 @@ from typing import Final
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from service.errors import Code, GatewayError, GoneError, WrongTaskError
 from service.rest import inference, query
+from service.rest.problem import Problem
 
 MEDIA_TYPE: Final = "application/problem+json"
 STATUS: Final = {
@@ -28,6 +28,7 @@ STATUS: Final = {
     Code.MODEL_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     Code.EXECUTOR_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     Code.OVERLOADED: HTTPStatus.TOO_MANY_REQUESTS,
+    Code.FETCH_FAILED: HTTPStatus.UNPROCESSABLE_ENTITY,
     Code.READ_TIMEOUT: HTTPStatus.REQUEST_TIMEOUT,
     Code.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
     Code.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -44,6 +45,7 @@ TITLES: Final = {
     Code.MODEL_UNAVAILABLE: "The model is unavailable",
     Code.EXECUTOR_UNAVAILABLE: "What runs the networks cannot be reached",
     Code.OVERLOADED: "The service is busy",
+    Code.FETCH_FAILED: "The picture cannot be fetched",
     Code.READ_TIMEOUT: "The body did not arrive in time",
     Code.DEADLINE_EXCEEDED: "There was no answer in time",
     Code.INTERNAL: "Something broke in the service",
@@ -52,46 +54,20 @@ TITLES: Final = {
 _CLOSING: Final = frozenset({Code.TOO_MANY_BYTES, Code.READ_TIMEOUT})
 
 
-class Problem(BaseModel):
-    """Why a request has no answer, as RFC 9457 has it."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "type": "urn:gpusq:problem:bad_image",
-                "title": "The picture cannot be read",
-                "status": 422,
-                "detail": "Expected a JPEG, PNG or WebP picture, got an empty file. "
-                "Choose one with a picture in it.",
-                "instance": "urn:uuid:0d1f1c2e-5a0b-4a8e-9a55-0f8b7f1f6f0a",
-                "code": "bad_image",
-                "timings_ms": {"read": 0.11, "decode": 0.02, "queue": 0.08, "total": 0.5},
-            }
-        }
-    )
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    code: str
-    timings_ms: dict[str, float] | None = Field(
-        None,
-        description="Milliseconds of the stages that were reached, and `total`; only where a "
-        "network was asked.",
-    )
-
-
 def answer(request: Request, error: GatewayError) -> Response:
     """Return the problem that a gateway error is."""
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     if error.code in _CLOSING:
         headers["Connection"] = "close"
-    status, code, detail = STATUS[error.code], error.code, error.detail
-    if isinstance(error, WrongTaskError):
-        detail = f"{detail} Send the picture to /v1/{error.task}, or name one of those."
-    return respond(request, status, code.value, TITLES[code], detail, headers)
+    code = error.code
+    return respond(request, STATUS[code], code.value, TITLES[code], _detail(error), headers)
+
+
+def describe(request: Request, error: GatewayError) -> Problem:
+    """Return the problem of one of several pictures of a request."""
+    return _problem(
+        request, STATUS[error.code], error.code.value, TITLES[error.code], _detail(error)
+    )
 
 
 def respond(
@@ -108,17 +84,27 @@ def respond(
     if (ledger := inference.ledger(request)) is not None:
         timings_ms = ledger.timings_ms()
         headers[inference.HEADER] = inference.server_timing(timings_ms)
-    problem = Problem(
+    problem = _problem(request, status, code, title, detail)
+    problem.timings_ms = timings_ms
+    body = orjson.dumps(problem.model_dump(exclude_none=True))
+    return Response(body, status, headers, MEDIA_TYPE)
+
+
+def _problem(request: Request, status: int, code: str, title: str, detail: str) -> Problem:
+    return Problem(
         type=f"urn:gpusq:problem:{code}",
         title=title,
         status=status,
         detail=detail,
         instance=f"urn:uuid:{request.scope['request_id']}",
         code=code,
-        timings_ms=timings_ms,
     )
-    body = orjson.dumps(problem.model_dump(exclude_none=True))
-    return Response(body, status, headers, MEDIA_TYPE)
+
+
+def _detail(error: GatewayError) -> str:
+    if isinstance(error, WrongTaskError):
+        return f"{error.detail} Send the picture to /v1/{error.task}, or name one of those."
+    return error.detail
 
 
 def install(app: FastAPI) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -9,7 +10,7 @@ from fastapi.responses import PlainTextResponse
 
 from service.gateway import Gateway
 from service.rest import accepts, schema
-from service.rest.answers import ClassifyAnswer, DetectAnswer, SegmentAnswer
+from service.rest.answers import Answers, ClassifyAnswer, DetectAnswer, SegmentAnswer
 from service.rest.asking import AskingDep
 from service.rest.models import ModelsAnswer, Readiness
 from service.rest.query import ClassifyQuery, DetectQuery, SegmentQuery, given_once
@@ -39,17 +40,18 @@ SettingsDep = Annotated[Settings, Depends(_settings)]
     summary="Say what a picture shows",
     openapi_extra={"requestBody": schema.PICTURE_BODY},
     responses=schema.responses("The likeliest classes."),
+    response_model_exclude_none=True,
 )
 async def classify_picture(
     asking: AskingDep, settings: SettingsDep, query: Annotated[ClassifyQuery, Query()]
-) -> ClassifyAnswer:
-    """Classify one picture: JPEG, PNG or WebP, as the body itself or in a form.
+) -> ClassifyAnswer | Answers[ClassifyAnswer]:
+    """Classify one picture: JPEG, PNG or WebP, as the body itself, in a form or in JSON.
 
     EXIF orientation is applied, transparency is laid on white, and of an animation the first
     frame counts.
     """
     options = classify.Options(query.top_k or settings.top_k)
-    return ClassifyAnswer.of(await asking.answer(classify.TASK, query.model, options))
+    return await asking.answer(classify.TASK, query.model, options, ClassifyAnswer.of)
 
 
 @router.post(
@@ -62,13 +64,13 @@ async def classify_picture(
 )
 async def detect_in_picture(
     asking: AskingDep, query: Annotated[DetectQuery, Query()]
-) -> DetectAnswer:
+) -> DetectAnswer | Answers[DetectAnswer]:
     """Find things in one picture, with boxes in its own pixels and, if asked for, masks.
 
     The picture comes as for classification; boxes are those of the upright picture.
     """
     options = detect.Options(query.min_score, query.max_detections, query.masks)
-    return DetectAnswer.of(await asking.answer(detect.TASK, query.model, options))
+    return await asking.answer(detect.TASK, query.model, options, DetectAnswer.of)
 
 
 @router.post(
@@ -76,7 +78,7 @@ async def detect_in_picture(
     tags=["inference"],
     summary="Say what each pixel of a picture shows",
     openapi_extra={"requestBody": schema.PICTURE_BODY},
-    response_model=SegmentAnswer,
+    response_model=SegmentAnswer | Answers[SegmentAnswer],
     responses=schema.responses(
         "The classes with their areas, and the map. With `Accept: image/png` the map alone.",
         content=schema.PNG_CONTENT,
@@ -87,16 +89,16 @@ async def segment_picture(
     asking: AskingDep,
     query: Annotated[SegmentQuery, Query()],
     accept: Annotated[str, Header(include_in_schema=False)] = "",
-) -> SegmentAnswer | Response:
+) -> SegmentAnswer | Answers[SegmentAnswer] | Response:
     """Say what each pixel of one picture shows, as a map of its own size.
 
     The picture comes as for classification; the map is that of the upright picture.
     """
     options = segment.Options(query.format)
-    answer = await asking.answer(segment.TASK, query.model, options)
-    if answer.result.png is not None and accepts.prefers_png(accept):
-        return asking.raw(answer.result.png, accepts.PNG)
-    return SegmentAnswer.of(answer)
+    found = await asking.answer(segment.TASK, query.model, options, SegmentAnswer.of)
+    if isinstance(found, SegmentAnswer) and found.class_map and accepts.prefers_png(accept):
+        return asking.raw(base64.b64decode(found.class_map), accepts.PNG)
+    return found
 
 
 @router.get("/v1/models", tags=["inference"], summary="List the models")

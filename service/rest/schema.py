@@ -9,8 +9,10 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from service.errors import Code
+from service.rest.brought import MOST_PICTURES
 from service.rest.inference import HEADER
-from service.rest.problems import MEDIA_TYPE, STATUS, TITLES, Problem
+from service.rest.problem import Problem
+from service.rest.problems import MEDIA_TYPE, STATUS, TITLES
 
 _BYTES: Final = {"schema": {"type": "string", "format": "binary"}}
 _SERVER_TIMING: Final = {
@@ -19,9 +21,22 @@ _SERVER_TIMING: Final = {
         "schema": {"type": "string"},
     }
 }
+
+
+def _only(key: str) -> dict[str, Any]:
+    text = {"type": "string", "format": "byte"}
+    several = {"type": "array", "items": text, "minItems": 1, "maxItems": MOST_PICTURES}
+    return {
+        "type": "object",
+        "required": [key],
+        "properties": {key: several if key.endswith("s") else text},
+        "additionalProperties": False,
+    }
+
+
 PICTURE_BODY: Final = {
     "required": True,
-    "description": "The picture itself, or a form with one file.",
+    "description": "The picture itself, a form, or JSON with base64. Several pictures get a list.",
     "content": {
         "image/jpeg": _BYTES,
         "image/png": _BYTES,
@@ -30,10 +45,18 @@ PICTURE_BODY: Final = {
         "multipart/form-data": {
             "schema": {
                 "type": "object",
-                "required": ["image"],
-                "properties": {"image": {"type": "string", "format": "binary"}},
+                "properties": {
+                    "image": {"type": "string", "format": "binary"},
+                    "images": {
+                        "type": "array",
+                        "items": {"type": "string", "format": "binary"},
+                        "maxItems": MOST_PICTURES,
+                        "description": "Several pictures, instead of `image`; answered by a list.",
+                    },
+                },
             }
         },
+        "application/json": {"schema": {"oneOf": [_only("image"), _only("images")]}},
     },
 }
 

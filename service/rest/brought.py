@@ -1,0 +1,89 @@
+"""What the body of a request brings: one picture or several, as they are, in a form or in JSON."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from service.errors import Code, GatewayError
+
+MOST_PICTURES: Final = 16
+_KEYS: Final = ("image", "images", "url", "urls")
+_EXPECTED: Final = (
+    'Expected a JSON object with one of "image" (a picture in base64), "images" (a list of them), '
+    '"url" or "urls"'
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a body.
+
+    Args:
+        name: As the sender calls it: the name of a file, or its URL.
+        data: Its bytes; None where they have yet to be fetched from ``name``.
+    """
+
+    name: str | None
+    data: bytes | None
+
+
+@dataclass(frozen=True)
+class Brought:
+    """The pictures of a body.
+
+    Args:
+        pictures: At least one.
+        several: Whether the answer is a list, even of one.
+    """
+
+    pictures: list[Picture]
+    several: bool
+
+
+def of_json(data: bytes) -> Brought:
+    """Read a body of type application/json.
+
+    Raises:
+        GatewayError: It is not such an object.
+    """
+    try:
+        body = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise _malformed(f"what came is no JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise _malformed(f"got a {type(body).__name__}")
+    if len(body) != 1 or (key := next(iter(body))) not in _KEYS:
+        names = ", ".join(repr(name[:40]) for name in list(body)[:8]) or "nothing"
+        raise _malformed(f"got {names}. Options such as top_k go into the query")
+    several = key.endswith("s")
+    values = body[key] if several else [body[key]]
+    if not isinstance(values, list) or not 1 <= len(values) <= MOST_PICTURES:
+        raise _malformed(f"{key} must be a list of 1 to {MOST_PICTURES}")
+    read = _encoded if key.startswith("image") else _named
+    return Brought([read(key, value) for value in values], several)
+
+
+def _encoded(key: str, value: Any) -> Picture:
+    if not isinstance(value, str):
+        raise _malformed(f"{key} must be text, got a {type(value).__name__}")
+    # As browsers write it: data:image/png;base64,iVBORw0...
+    text = value.partition(",")[2] if value.startswith("data:") else value
+    try:
+        return Picture(None, base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError) as error:
+        raise _malformed(f"{key} is no base64: {error}") from error
+
+
+def _named(key: str, value: Any) -> Picture:
+    if not isinstance(value, str):
+        raise _malformed(f"{key} must be text, got a {type(value).__name__}")
+    return Picture(value, None)
+
+
+def _malformed(came: str) -> GatewayError:
+    return GatewayError(Code.BAD_REQUEST, f"{_EXPECTED}; {came}.")

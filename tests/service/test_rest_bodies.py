@@ -1,0 +1,129 @@
+"""Pictures in JSON, several at once, and by URL: a real server and a real network."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import TypeAdapter
+
+from service.rest.answers import Answers, ClassifyAnswer
+from tests.conftest import Serve
+from tests.service.asking import MAX_BODY_BYTES, label, post, problem, server_timing, serving
+
+
+@pytest.fixture
+def client(repository: Path, serve: Serve) -> Iterator[httpx.Client]:
+    with serving(repository, serve, "onnxruntime") as client:
+        yield client
+
+
+def text(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def ask(client: httpx.Client, body: Any) -> httpx.Response:
+    return client.post("/v1/classify", json=body)
+
+
+def without_times(answer: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in answer.items() if key != "timings_ms"}
+
+
+@pytest.mark.parametrize("prefix", ["", "data:image/jpeg;base64,"])
+def test_a_picture_in_json_is_answered_as_the_picture_itself(
+    client: httpx.Client, red_jpeg: bytes, prefix: str
+):
+    answer = ask(client, {"image": prefix + text(red_jpeg)})
+
+    assert label(answer) == "red"
+    alone = post(client, red_jpeg).json()
+    assert without_times(answer.json()) == without_times(alone)
+    assert set(answer.json()["timings_ms"]) == set(alone["timings_ms"])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"{", "no JSON"),
+        (b"[]", "got a list"),
+        (b"{}", "got nothing"),
+        (b'{"picture": ""}', "got 'picture'"),
+        (b'{"image": "", "top_k": 3}', "Options such as top_k go into the query"),
+        (b'{"image": 3}', "image must be text, got a int"),
+        (b'{"image": "a"}', "no base64"),
+        (b'{"images": "a"}', "a list of 1 to 16"),
+        (b'{"images": []}', "a list of 1 to 16"),
+        (b'{"images": [1]}', "images must be text"),
+        (b'{"urls": [1]}', "urls must be text"),
+        (b"[" * 5000, "no JSON"),
+    ],
+)
+def test_other_json_is_told_what_is_expected(client: httpx.Client, content: bytes, said: str):
+    answer = post(client, content, "application/json")
+
+    assert said in problem(answer, 400, "bad_request")["detail"]
+
+
+def test_a_fault_of_the_picture_in_json_is_the_same_problem(client: httpx.Client):
+    problem(ask(client, {"image": ""}), 422, "bad_image")
+    problem(ask(client, {"image": text(b"no picture")}), 415, "unsupported_media")
+
+
+def test_json_may_be_a_third_larger_than_what_is_in_it(client: httpx.Client):
+    fits = text(b"\0" * MAX_BODY_BYTES)
+    problem(ask(client, {"image": fits}), 415, "unsupported_media")
+    problem(ask(client, {"image": text(b"\0" * (MAX_BODY_BYTES + 1))}), 413, "too_many_bytes")
+    problem(ask(client, {"image": fits + "AAAA" * 2000}), 413, "too_many_bytes")
+
+
+@pytest.mark.parametrize("form", [True, False])
+def test_several_pictures_are_answered_by_a_list(client: httpx.Client, red_jpeg: bytes, form: bool):
+    if form:
+        pictures = [("a.jpg", red_jpeg), ("b.jpg", b"no picture"), ("c.jpg", red_jpeg)]
+        answer = client.post("/v1/classify", files=[("images", one) for one in pictures])
+    else:
+        images = [text(red_jpeg), text(b"no picture"), text(red_jpeg)]
+        answer = ask(client, {"images": images})
+
+    assert answer.status_code == 200, answer.text
+    TypeAdapter(Answers[ClassifyAnswer]).validate_python(
+        {"answers": [{"name": None, "answer": None, "problem": None, **entry}
+                     for entry in answer.json()["answers"]]}
+    )  # fmt: skip
+    first, second, third = answer.json()["answers"]
+    assert first["answer"]["predictions"] == third["answer"]["predictions"]
+    assert first["answer"]["predictions"][0]["label"] == "red"
+    assert second["problem"]["code"] == "unsupported_media"
+    assert second["problem"]["instance"] == f"urn:uuid:{answer.headers['x-request-id']}"
+    assert [entry.get("name") for entry in (first, second, third)] == (
+        ["a.jpg", "b.jpg", "c.jpg"] if form else [None] * 3
+    )
+    assert server_timing(answer)["total"] >= first["answer"]["timings_ms"]["decode"]
+
+
+def test_one_picture_among_several_is_still_answered_by_a_list(
+    client: httpx.Client, red_jpeg: bytes
+):
+    answer = ask(client, {"images": [text(red_jpeg)]})
+
+    assert len(answer.json()["answers"]) == 1
+
+
+def test_each_of_several_pictures_is_counted(client: httpx.Client, red_jpeg: bytes):
+    ask(client, {"images": [text(red_jpeg), text(b"no picture"), text(red_jpeg)]})
+
+    metrics = client.get("/metrics").text
+    assert 'gpusq_requests_total{model="colours",outcome="ok"} 2.0' in metrics
+    assert 'gpusq_requests_total{model="colours",outcome="unsupported_media"} 1.0' in metrics
+    assert "gpusq_in_flight 0.0" in metrics
+
+
+def test_urls_are_refused_unless_an_operator_names_hosts(client: httpx.Client):
+    body = problem(ask(client, {"url": "https://127.0.0.1/a.jpg"}), 422, "invalid_argument")
+
+    assert "not fetched from URLs here" in body["detail"]
