@@ -9,10 +9,11 @@ PORT := 8000
 BUNDLES := bundles
 # Such as --own-kernels, where cuBLAS and cuDNN are not installed.
 GPU_OPTIONS :=
+PROTO := service/rpc/gpusq/v1/vision.proto
 SOURCES := contract compress service benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix test-plan test-system test-gpu test-cuda bundles bench constraints clean
+.PHONY: help demo test check fix test-plan test-system test-gpu test-cuda bundles bench proto constraints clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -87,6 +88,9 @@ bundles: $(VENV)/.run  ## Write what test-gpu measures: DeiT and Swin of random 
 
 bench: $(VENV)/.run  ## Measure INT8 beside the other formats, on this GPU or this CPU.
 	$(BIN)/gpusq bench
+
+proto: $(VENV)/.dev  ## Generate the Python of the gRPC messages from their .proto.
+	$(BIN)/python -m grpc_tools.protoc --proto_path=. --python_out=. --pyi_out=. $(PROTO)
 
 constraints:  ## Resolve the pinned versions anew (needs uv).
 	uv pip compile --quiet --universal --python-version 3.10 --all-extras --group dev --group system \

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
 import ctypes
 import logging
 import os
@@ -18,6 +20,7 @@ from pydantic import ValidationError
 from service.app import create_app
 from service.errors import StartError
 from service.executors import choice
+from service.rpc.server import Server
 from service.settings import Settings, unknown
 
 logger = logging.getLogger("service")
@@ -63,8 +66,10 @@ def serve(settings: Settings) -> None:
         StartError: No usable model, or the address cannot be had.
     """
     _give_memory_back()
-    with _listen(settings.host, settings.port) as listener:
-        app = create_app(settings, choice.load(settings))
+    with contextlib.ExitStack() as held:
+        listener = held.enter_context(_listen(settings.host, settings.port))
+        rpc_listener = held.enter_context(_listen_rpc(settings)) if settings.grpc else None
+        app = create_app(settings, choice.load(settings), rpc_listener)
         config = uvicorn.Config(
             app,
             loop="uvloop",
@@ -80,24 +85,39 @@ def serve(settings: Settings) -> None:
             timeout_graceful_shutdown=settings.drain_timeout_s,
         )
         try:
-            _Server(config).run(sockets=[listener])
+            _Server(config, app.state.rpc).run(sockets=[listener])
         finally:
             logger.info("stopped")
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, rpc: Server | None) -> None:
+        super().__init__(config)
+        self._rpc = rpc
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Say where the service is once it can be reached there; scripts wait for this line."""
+        if self._rpc is not None:
+            await self._rpc.bind()
         await super().startup(sockets)
         for listener in sockets or ():
             host, port = listener.getsockname()[:2]
             logger.info("ready at http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        if self._rpc is not None:
+            logger.info("ready at grpc://%s", self._rpc.address)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop both transports at once; the application's end waits for gRPC's."""
+        if self._rpc is None:
+            await super().shutdown(sockets)
+        else:
+            await asyncio.gather(self._rpc.stop(), super().shutdown(sockets))
 
 
 def _settings() -> Settings:
     parser = argparse.ArgumentParser(
         prog="gpusq serve",
-        description="Serve a model repository over HTTP.",
+        description="Serve a model repository over HTTP and gRPC.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -122,7 +142,11 @@ def _give_memory_back() -> None:
         libc.mallopt(_M_MMAP_THRESHOLD, 4 << 20)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen_rpc(settings: Settings) -> socket.socket:
+    return _listen(settings.host, settings.grpc_port, "Choose another GPUSQ_GRPC_PORT.")
+
+
+def _listen(host: str, port: int, mend: str = "Choose another --host or --port.") -> socket.socket:
     """Take the address before the models are loaded, which takes seconds."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -131,9 +155,7 @@ def _listen(host: str, port: int) -> socket.socket:
         return _bind(socket.socket(family, kind, protocol), address)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StartError(
-            f"cannot listen at {host}:{port}: {reason}. Choose another --host or --port."
-        ) from error
+        raise StartError(f"cannot listen at {host}:{port}: {reason}. {mend}") from error
 
 
 def _bind(listener: socket.socket, address: Any) -> socket.socket:

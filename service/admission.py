@@ -69,7 +69,7 @@ class Admission:
         self._concurrency = concurrency
         self._threads = settings.decode_threads
         self._deadline_s = settings.deadline_s
-        self._most_requests = settings.decode_threads + concurrency + settings.queue_limit
+        self.most_requests = settings.decode_threads + concurrency + settings.queue_limit
         self._most_bytes = settings.max_bytes_in_flight
 
     @contextmanager
@@ -125,7 +125,7 @@ class Admission:
 
     def _require_place(self, most_bytes: int) -> None:
         load = self._load
-        if load.requests >= self._most_requests:
+        if load.requests >= self.most_requests:
             raise self._refusal("requests", f"{load.requests} requests are being answered")
         # One alone fits whatever the limit, or it never would.
         if load.requests and load.bytes + most_bytes > self._most_bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -17,6 +18,8 @@ from service.rest import pages, problems, routes, schema
 from service.rest.edge import Edge
 from service.rest.fetch import Fetcher
 from service.rest.linger import Linger
+from service.rpc.server import Server
+from service.rpc.vision import Vision
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -28,13 +31,16 @@ _DESCRIPTION: Final = (
 )
 
 
-def create_app(settings: Settings, executor: Executor) -> FastAPI:
+def create_app(
+    settings: Settings, executor: Executor, rpc_listener: socket.socket | None = None
+) -> FastAPI:
     """Make the application that answers with one executor's models.
 
     Args:
         settings: Limits and defaults.
         executor: Loaded and warm, or one that finds its models itself; the application closes it
             when it stops.
+        rpc_listener: Where gRPC is to answer, bound and not listening; None for nowhere.
 
     Raises:
         StartError: No model can be asked, or the default model is not among those that can.
@@ -46,10 +52,16 @@ def create_app(settings: Settings, executor: Executor) -> FastAPI:
     for name, reason in sorted(gateway.unavailable.items()):
         logger.warning("model %s is unavailable: %s", name, reason)
 
+    rpc = None if rpc_listener is None else _rpc(gateway, settings, rpc_listener)
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         watching = asyncio.create_task(gateway.watch())
+        if rpc is not None:
+            await rpc.start()
         yield
+        if rpc is not None:
+            await rpc.stop()
         watching.cancel()
         await asyncio.wait([watching])
         gateway.close()
@@ -69,6 +81,7 @@ def create_app(settings: Settings, executor: Executor) -> FastAPI:
     app.state.gateway = gateway
     app.state.settings = settings
     app.state.fetcher = Fetcher(settings.url_hosts)
+    app.state.rpc = rpc
     app.include_router(routes.router)
     app.include_router(pages.router)
     problems.install(app)
@@ -76,6 +89,12 @@ def create_app(settings: Settings, executor: Executor) -> FastAPI:
     app.add_middleware(Edge)
     app.add_middleware(Linger)
     return app
+
+
+def _rpc(gateway: Gateway, settings: Settings, listener: socket.socket) -> Server:
+    server = Server(gateway, settings, listener)
+    server.add(Vision(gateway, settings))
+    return server
 
 
 def _require_default(gateway: Gateway) -> None:

@@ -123,6 +123,16 @@ class Gateway:
         """The model that answers for each task where a request names none."""
         return self.catalogue.defaults
 
+    @property
+    def ready(self) -> bool:
+        """Whether the default model can be asked."""
+        return self.default in self.models
+
+    @property
+    def capacity(self) -> int:
+        """How many requests are answered at once at most."""
+        return self._admission.most_requests
+
     async def watch(self) -> None:
         """Follow the executor's models as they come, change and go, until cancelled."""
         await self._executor.watch(self.catalogue.take_up)

@@ -30,6 +30,8 @@ class Settings(BaseSettings):
     repository: Path = Path("model_repository")
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
+    grpc: bool = True
+    grpc_port: int = Field(9000, ge=0, le=65535)
     executor: Literal["auto", "openvino", "onnxruntime", "tensorrt", "triton"] = "auto"
     triton_url: str = "127.0.0.1:8001"
     triton_concurrency: int = Field(16, ge=1, le=1024)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from tests import bundles, finding
 
 # Tests import the runtimes themselves too, past the commands that do this.
 telemetry.switch_off()
+# Commands that tests start beside each other shall not want the same port.
+os.environ.setdefault("GPUSQ_GRPC_PORT", "0")
 
 Serve = Callable[[FastAPI], AbstractContextManager[httpx.Client]]
 

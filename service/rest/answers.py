@@ -7,6 +7,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.cards import Size
 from service.gateway import Answer
 from service.rest.problem import Problem
 from service.tasks.classify import Prediction as Classified
@@ -16,9 +17,6 @@ from service.tasks.segment import Segmentation
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
-# A hundredth of a pixel is far below what any network knows.
-_DECIMALS: Final = 2
-
 
 class Prediction(BaseModel):
     """One class and how sure the network is of it."""
@@ -27,13 +25,6 @@ class Prediction(BaseModel):
     label: str = Field(description="Readable name.")
     index: int = Field(description="Place in the network's output, from zero.")
     score: float = Field(description="Probability, 0 to 1.")
-
-
-class Size(BaseModel):
-    """Width and height in pixels."""
-
-    width: int
-    height: int
 
 
 class Timings(BaseModel):
@@ -144,7 +135,7 @@ class Detection(BaseModel):
     @classmethod
     def of(cls, found: Detected) -> Detection:
         """Say it in JSON's words."""
-        left, top, right, bottom = (round(side, _DECIMALS) for side in found.box)
+        left, top, right, bottom = found.rounded_box
         return cls(
             label_id=found.label_id,
             label=found.label,

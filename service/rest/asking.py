@@ -9,7 +9,7 @@ from fastapi import Depends, Header, Request, Response
 from pydantic import BaseModel
 
 from service.gateway import Answer, Gateway, Source
-from service.ledger import Ledger
+from service.ledger import Ledger, server_timing
 from service.rest import inference, problems
 from service.rest.answers import Answers, Entry
 from service.rest.body import Body
@@ -109,7 +109,7 @@ class Asking:
         return found
 
     def _show(self, timings_ms: dict[str, float]) -> None:
-        self._response.headers[inference.HEADER] = inference.server_timing(timings_ms)
+        self._response.headers[inference.HEADER] = server_timing(timings_ms)
 
 
 AskingDep = Annotated[Asking, Depends()]

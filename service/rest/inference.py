@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 from starlette.requests import Request
@@ -28,15 +27,6 @@ def ledger(request: Request) -> Ledger | None:
     """Return where the time of a request went; None where it was not meant for a network."""
     found: Ledger | None = request.scope.get("ledger")
     return found
-
-
-def server_timing(timings_ms: Mapping[str, float]) -> str:
-    """Say the milliseconds of each stage as browsers' developer tools read them.
-
-    >>> server_timing({"decode": 1.5, "total": 2.0})
-    'decode;dur=1.5, total;dur=2.0'
-    """
-    return ", ".join(f"{stage};dur={ms}" for stage, ms in timings_ms.items())
 
 
 def count_refusal(request: Request, code: str) -> None:

@@ -11,8 +11,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from service import parameters
 from service.errors import Code, GatewayError, GoneError, WrongTaskError
-from service.rest import inference, query
+from service.ledger import server_timing
+from service.rest import inference
 from service.rest.problem import Problem
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -50,6 +52,7 @@ TITLES: Final = {
     Code.DEADLINE_EXCEEDED: "There was no answer in time",
     Code.INTERNAL: "Something broke in the service",
 }
+_TIMEOUT: Final = "seconds, more than 0"
 # What is left of a refused body would be read and thrown away before the next request.
 _CLOSING: Final = frozenset({Code.TOO_MANY_BYTES, Code.READ_TIMEOUT})
 
@@ -83,7 +86,7 @@ def respond(
     timings_ms = None
     if (ledger := inference.ledger(request)) is not None:
         timings_ms = ledger.timings_ms()
-        headers[inference.HEADER] = inference.server_timing(timings_ms)
+        headers[inference.HEADER] = server_timing(timings_ms)
     problem = _problem(request, status, code, title, detail)
     problem.timings_ms = timings_ms
     body = orjson.dumps(problem.model_dump(exclude_none=True))
@@ -120,7 +123,8 @@ async def _gateway_error(request: Request, error: GatewayError) -> Response:
 
 
 async def _validation_error(request: Request, error: RequestValidationError) -> Response:
-    refusal = query.refusal(inference.PATHS[request.scope["path"]], error.errors())
+    task, others = inference.PATHS[request.scope["path"]], {inference.TIMEOUT: _TIMEOUT}
+    refusal = parameters.refusal(task, error.errors(), others)
     inference.count_refusal(request, refusal.code.value)
     return answer(request, refusal)
 

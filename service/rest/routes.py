@@ -8,12 +8,13 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
+from service.cards import ModelsAnswer, Readiness
 from service.gateway import Gateway
+from service.parameters import ClassifyParameters, DetectParameters, SegmentParameters
 from service.rest import accepts, schema
 from service.rest.answers import Answers, ClassifyAnswer, DetectAnswer, SegmentAnswer
 from service.rest.asking import AskingDep
-from service.rest.models import ModelsAnswer, Readiness
-from service.rest.query import ClassifyQuery, DetectQuery, SegmentQuery, given_once
+from service.rest.query import given_once
 from service.settings import Settings
 from service.tasks import classify, detect, segment
 
@@ -43,14 +44,14 @@ SettingsDep = Annotated[Settings, Depends(_settings)]
     response_model_exclude_none=True,
 )
 async def classify_picture(
-    asking: AskingDep, settings: SettingsDep, query: Annotated[ClassifyQuery, Query()]
+    asking: AskingDep, settings: SettingsDep, query: Annotated[ClassifyParameters, Query()]
 ) -> ClassifyAnswer | Answers[ClassifyAnswer]:
     """Classify one picture: JPEG, PNG or WebP, as the body itself, in a form or in JSON.
 
     EXIF orientation is applied, transparency is laid on white, and of an animation the first
     frame counts.
     """
-    options = classify.Options(query.top_k or settings.top_k)
+    options = query.options(settings)
     return await asking.answer(classify.TASK, query.model, options, ClassifyAnswer.of)
 
 
@@ -63,14 +64,13 @@ async def classify_picture(
     response_model_exclude_none=True,
 )
 async def detect_in_picture(
-    asking: AskingDep, query: Annotated[DetectQuery, Query()]
+    asking: AskingDep, query: Annotated[DetectParameters, Query()]
 ) -> DetectAnswer | Answers[DetectAnswer]:
     """Find things in one picture, with boxes in its own pixels and, if asked for, masks.
 
     The picture comes as for classification; boxes are those of the upright picture.
     """
-    options = detect.Options(query.min_score, query.max_detections, query.masks)
-    return await asking.answer(detect.TASK, query.model, options, DetectAnswer.of)
+    return await asking.answer(detect.TASK, query.model, query.options(), DetectAnswer.of)
 
 
 @router.post(
@@ -87,15 +87,14 @@ async def detect_in_picture(
 )
 async def segment_picture(
     asking: AskingDep,
-    query: Annotated[SegmentQuery, Query()],
+    query: Annotated[SegmentParameters, Query()],
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> SegmentAnswer | Answers[SegmentAnswer] | Response:
     """Say what each pixel of one picture shows, as a map of its own size.
 
     The picture comes as for classification; the map is that of the upright picture.
     """
-    options = segment.Options(query.format)
-    found = await asking.answer(segment.TASK, query.model, options, SegmentAnswer.of)
+    found = await asking.answer(segment.TASK, query.model, query.options(), SegmentAnswer.of)
     if isinstance(found, SegmentAnswer) and found.class_map and accepts.prefers_png(accept):
         return asking.raw(base64.b64decode(found.class_map), accepts.PNG)
     return found
@@ -129,10 +128,9 @@ async def readyz(gateway: GatewayDep, response: Response) -> Readiness:
 
     Other models may be unavailable; the answer says which.
     """
-    ready = gateway.default in gateway.models
-    response.status_code = 200 if ready else 503
+    response.status_code = 200 if gateway.ready else 503
     return Readiness(
-        ready=ready,
+        ready=gateway.ready,
         models={
             **dict.fromkeys(gateway.models, "ready"),
             **dict.fromkeys(gateway.unavailable, "unavailable"),

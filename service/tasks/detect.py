@@ -20,6 +20,8 @@ Masks = Literal["none", "rle", "polygons"]
 MIN_SCORE: Final = 0.3
 MAX_DETECTIONS: Final = 100
 MASKS: Final = "masks"
+# A hundredth of a pixel is far below what any network knows.
+_DECIMALS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,12 @@ class Detection:
     box: tuple[float, float, float, float]
     rle: Rle | None = None
     polygons: list[Polygon] | None = None
+
+    @property
+    def rounded_box(self) -> tuple[float, float, float, float]:
+        """The box as answers have it, to a hundredth of a pixel."""
+        left, top, right, bottom = (round(side, _DECIMALS) for side in self.box)
+        return left, top, right, bottom
 
 
 def require_outputs(outputs: Shapes, labels: LabelSet) -> None:

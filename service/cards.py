@@ -8,9 +8,15 @@ from pydantic import BaseModel, Field
 
 from service.executors.executor import Model
 from service.gateway import Gateway
-from service.rest.answers import Size
 from service.settings import Settings
 from service.tasks import detect
+
+
+class Size(BaseModel):
+    """Width and height in pixels."""
+
+    width: int
+    height: int
 
 
 class PrecisionAnswer(BaseModel):

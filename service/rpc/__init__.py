@@ -1,0 +1,1 @@
+"""The gRPC transport: parse, call the gateway, map its codes to gRPC."""

@@ -1,0 +1,214 @@
+"""The outermost layer: a request id, one log line, the checks before a message, no bare fault.
+
+A message is read here and not by gRPC, so that a call can be refused before it comes, that a slow
+one ends, and that one which cannot be parsed gets a sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import urllib.parse
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from service.catalogue import RETRY_AFTER_S
+from service.errors import Code, GatewayError, GoneError
+from service.gateway import Gateway
+from service.ledger import Ledger
+from service.rpc import call as calls
+from service.rpc import failures
+from service.rpc.call import Call
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+access = logging.getLogger("service.access")
+
+# Looks at a call before its message is read, and raises GatewayError to refuse it.
+Guard = Callable[[Call], Awaitable[None]]
+
+# Probes come every few seconds and say nothing.
+_QUIET: Final = ("/grpc.health.", "/grpc.reflection.")
+# Of calls whose message is still on its way, so that the gateway says who is one too many.
+_ARRIVING: Final = 8
+
+
+class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc] # has no types
+    """Wraps every method of every service.
+
+    Args:
+        gateway: Hears of what is refused here.
+        settings: How long a message may take.
+        asks: The task of each method that asks a network, by its full name.
+        guards: Asked in turn before a message is read.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        settings: Settings,
+        asks: Mapping[str, str],
+        guards: list[Guard],
+    ) -> None:
+        self._gateway = gateway
+        self._timeout_s = settings.read_timeout_s
+        self._asks = asks
+        self._guards = guards
+        self._asking = 0
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        """Return the handler of a method, wrapped."""
+        handler, method = await continuation(details), details.method
+        if handler is None:
+            access.info('- "gRPC %s" UNIMPLEMENTED', urllib.parse.quote(method))
+            return None
+        if handler.response_streaming:
+            return self._streaming(handler, method)
+
+        async def respond(_messages: object, context: Any) -> Any:
+            async with self._entered(method, context) as call:
+                return await self._respond(handler, call, context)
+
+        return grpc.stream_unary_rpc_method_handler(respond, None, handler.response_serializer)
+
+    def _streaming(self, handler: Any, method: str) -> Any:
+        async def respond(messages: Any, context: Any) -> AsyncIterator[Any]:
+            async with self._entered(method, context) as call:
+                await self._check(call)
+                inner = handler.stream_stream or handler.unary_stream
+                async for response in inner(messages, context):
+                    yield response
+
+        if handler.request_streaming:
+            make = grpc.stream_stream_rpc_method_handler
+        else:
+            make = grpc.unary_stream_rpc_method_handler
+        return make(respond, handler.request_deserializer, handler.response_serializer)
+
+    async def _respond(self, handler: Any, call: Call, context: Any) -> Any:
+        with self._place(call.method):
+            try:
+                await self._check(call)
+                request = handler.request_deserializer(await self._message(call, context))
+            except DecodeError as error:
+                refusal = GatewayError(
+                    Code.BAD_REQUEST,
+                    f"The message cannot be parsed: {error}. Send one of the type that "
+                    "the method takes.",
+                )
+                self._refused(call.method, refusal)
+                raise refusal from error
+            except GatewayError as error:
+                self._refused(call.method, error)
+                raise
+            return await handler.unary_unary(request, context)
+
+    async def _check(self, call: Call) -> None:
+        for guard in self._guards:
+            await guard(call)
+
+    async def _message(self, call: Call, context: Any) -> bytes:
+        with call.ledger.stage("read"):
+            try:
+                message = await asyncio.wait_for(context.read(), self._timeout_s)
+            except asyncio.TimeoutError as error:
+                raise GatewayError(
+                    Code.READ_TIMEOUT, f"The message did not arrive within {self._timeout_s:g} s."
+                ) from error
+        if message is grpc.aio.EOF:
+            # So does one that is too large for gRPC, which has said so by then.
+            raise GatewayError(Code.BAD_REQUEST, "The call ended without a message. Send one.")
+        raw: bytes = message
+        return raw
+
+    @contextmanager
+    def _place(self, method: str) -> Iterator[None]:
+        """Hold one of the places for calls that ask a network, so that messages stay few."""
+        if method not in self._asks:
+            yield
+            return
+        if self._asking >= self._gateway.capacity + _ARRIVING:
+            error = GatewayError(
+                Code.OVERLOADED,
+                f"The service is busy: {self._asking} requests are being answered. Try again in "
+                f"{RETRY_AFTER_S} s.",
+                retry_after_s=RETRY_AFTER_S,
+            )
+            self._gateway.metrics.shed("requests")
+            self._refused(method, error)
+            raise error
+        self._asking += 1
+        try:
+            yield
+        finally:
+            self._asking -= 1
+
+    def _refused(self, method: str, error: GatewayError) -> None:
+        if method in self._asks:
+            self._gateway.refused(self._asks[method], None, error.code.value)
+
+    @asynccontextmanager
+    async def _entered(self, method: str, context: Any) -> AsyncIterator[Call]:
+        """Do what every call needs around it: end it with a status, whatever happens inside."""
+        metadata = dict(context.invocation_metadata() or ())
+        call = Call(method, context.peer(), metadata, Ledger(context.time_remaining()))
+        calls.enter(call)
+        status = grpc.StatusCode.OK
+        try:
+            context.set_trailing_metadata((("x-request-id", call.request_id),))
+            yield call
+        except grpc.aio.AbortError:
+            status = context.code()
+            raise
+        except GatewayError as error:
+            status = failures.STATUS[error.code]
+            await self._abort(call, context, error)
+        except GoneError:
+            status = grpc.StatusCode.CANCELLED
+            await context.abort(status)
+        except (asyncio.CancelledError, GeneratorExit):
+            status = grpc.StatusCode.CANCELLED
+            raise
+        except Exception:  # the edge: nothing else may turn a fault into an answer
+            logger.exception("request %s failed", call.request_id)
+            status = grpc.StatusCode.INTERNAL
+            fault = GatewayError(Code.INTERNAL, "The log has the reason, by this request id.")
+            await self._abort(call, context, fault)
+        finally:
+            _log(call, status)
+
+    async def _abort(self, call: Call, context: Any, error: GatewayError) -> None:
+        timings_ms = call.ledger.timings_ms() if call.method in self._asks else None
+        trailing = (
+            ("x-request-id", call.request_id),
+            *failures.metadata(error, timings_ms),
+            (failures.DETAILS, failures.details(error, call.request_id)),
+        )
+        await context.abort(failures.STATUS[error.code], failures.said(error), trailing)
+
+
+def _log(call: Call, status: Any) -> None:
+    level = logging.DEBUG if call.method.startswith(_QUIET) else logging.INFO
+    access.log(
+        level,
+        '%s "gRPC %s" %s %.1f ms %s',
+        _host(call.peer),
+        call.method,
+        status.name,
+        1000 * call.ledger.total_s(),
+        call.request_id,
+    )
+
+
+def _host(peer: str) -> str:
+    """Return the address of a peer as the log of HTTP has it.
+
+    >>> _host("ipv4:127.0.0.1:5000"), _host("ipv6:%5B::1%5D:5000")
+    ('127.0.0.1', '::1')
+    """
+    kind, _, rest = urllib.parse.unquote(peer).partition(":")
+    return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else "-"

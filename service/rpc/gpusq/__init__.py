@@ -1,0 +1,1 @@
+"""Messages by package, as gRPC names them."""
