@@ -12,14 +12,17 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 
 from service.app import create_app
 from service.errors import StartError
 from service.executors import choice
+from service.gateway import Gateway
 from service.rpc.server import Server
 from service.settings import Settings, unknown
 
@@ -85,18 +88,34 @@ def serve(settings: Settings) -> None:
             timeout_graceful_shutdown=settings.drain_timeout_s,
         )
         try:
-            _Server(config, app.state.rpc).run(sockets=[listener])
+            _Server(app, config, settings.stop_grace_s).run(sockets=[listener])
         finally:
             logger.info("stopped")
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, rpc: Server | None) -> None:
+    def __init__(self, app: FastAPI, config: uvicorn.Config, grace_s: float) -> None:
         super().__init__(config)
-        self._rpc = rpc
+        self._gateway: Gateway = app.state.gateway
+        self._rpc: Server | None = app.state.rpc
+        self._grace_s = grace_s
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop; at SIGTERM say for a while before that no more requests should come."""
+        if sig == signal.SIGTERM and self._loop and self._grace_s and not self._gateway.leaving:
+            self._gateway.leaving = True
+            logger.info("stopping in %g s", self._grace_s)
+            # Signals come between two steps of the loop, which may be asleep.
+            self._loop.call_soon_threadsafe(
+                self._loop.call_later, self._grace_s, super().handle_exit, sig, frame
+            )
+        else:
+            super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Say where the service is once it can be reached there; scripts wait for this line."""
+        self._loop = asyncio.get_running_loop()
         if self._rpc is not None:
             await self._rpc.bind()
         await super().startup(sockets)

@@ -93,6 +93,8 @@ class Gateway:
     def __init__(self, executor: Executor, settings: Settings) -> None:
         self._executor = executor
         self._settings = settings
+        # Set when a stop is near. What comes is still answered.
+        self.leaving = False
         self.metrics = Metrics(executor.name)
         self.catalogue = Catalogue(executor, settings.default_model, self.metrics)
         self._admission = Admission(settings, executor.concurrency, self.metrics)
@@ -125,8 +127,8 @@ class Gateway:
 
     @property
     def ready(self) -> bool:
-        """Whether the default model can be asked."""
-        return self.default in self.models
+        """Whether more should come: the default model can be asked, and no stop is near."""
+        return self.default in self.models and not self.leaving
 
     @property
     def capacity(self) -> int:

@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     queue_limit: int = Field(32, ge=0, le=10_000)
     deadline_s: float = Field(2.0, gt=0, le=30)
     read_timeout_s: float = Field(30.0, gt=0, le=300)
+    stop_grace_s: float = Field(2.0, ge=0, le=300)
     drain_timeout_s: int = Field(25, ge=0, le=600)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

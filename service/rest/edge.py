@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import Code, GatewayError
+from service.gateway import Gateway
 from service.rest import inference, problems
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,9 @@ class Edge:
                 headers["X-Request-ID"] = scope["request_id"]
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
+                if self._leaving(scope):
+                    # A connection that is closed at the stop may carry the next request already.
+                    headers["Connection"] = "close"
             await send(message)
 
         try:
@@ -68,6 +72,11 @@ class Edge:
                 await response(inner, receive, marked)
         finally:
             _log(scope, status, time.perf_counter() - started)
+
+    @staticmethod
+    def _leaving(scope: Scope) -> bool:
+        gateway: Gateway = scope["app"].state.gateway
+        return gateway.leaving
 
 
 def _log(scope: Scope, status: int, seconds: float) -> None:

@@ -139,6 +139,23 @@ def process(repository: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     running.stderr.close()
 
 
+def test_before_a_stop_readiness_ends_and_everything_is_still_answered(process, red_jpeg: bytes):
+    running, address = process
+    kind = {"Content-Type": "image/jpeg"}
+    with httpx.Client(base_url=address, timeout=20) as client:
+        assert client.get("/readyz").status_code == 200
+        assert "connection" not in client.get("/healthz").headers
+        running.send_signal(signal.SIGTERM)
+        while client.get("/readyz").status_code == 200:
+            pass
+        answer = client.post("/v1/classify", content=red_jpeg, headers=kind)
+    assert answer.status_code == 200
+    assert answer.headers["connection"] == "close"
+    # Whoever asks twice does not want to wait.
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(20) == 0
+
+
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_answers_what_was_accepted_and_ends_with_zero(process, stop, red_jpeg: bytes):
     running, address = process
