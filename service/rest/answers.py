@@ -222,9 +222,9 @@ class SegmentAnswer(PictureAnswer):
 class Entry(BaseModel, Generic[AnswerT]):
     """What became of one of several pictures: an answer or a problem."""
 
-    name: str | None = Field(description="The name of its file, or its URL, if it has one.")
-    answer: AnswerT | None
-    problem: Problem | None
+    name: str | None = Field(None, description="The name of its file, or its URL, if it has one.")
+    answer: AnswerT | None = None
+    problem: Problem | None = None
 
 
 class Answers(BaseModel, Generic[AnswerT]):

@@ -101,8 +101,8 @@ class Asking:
         say: Callable[[Answer[ResultT]], AnswerT],
     ) -> Entry[AnswerT]:
         if isinstance(found, Answer):
-            return Entry(name=name, answer=say(found), problem=None)
-        return Entry(name=name, answer=None, problem=problems.describe(self._request, found))
+            return Entry(name=name, answer=say(found))
+        return Entry(name=name, problem=problems.describe(self._request, found))
 
     def _timed(self, found: Answer[ResultT]) -> Answer[ResultT]:
         self._show(found.timings_ms)

@@ -31,6 +31,7 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.delay_s = 0.0
         self.short = False
         self.cancelled = 0
+        self.left_s = 0.0
 
     async def RepositoryIndex(self, request, context):  # noqa: N802 - the protocol has it
         entry = service_pb2.RepositoryIndexResponse.ModelIndex(
@@ -60,6 +61,7 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
+        self.left_s = context.time_remaining()
         count = request.inputs[0].shape[0]
         assert len(request.raw_input_contents[0]) == count * IMAGES[0].nbytes
         scores = np.tile(np.array([0.7, 0.1, 0.1, 0.1], np.float32), (count, 1))
@@ -187,6 +189,17 @@ def test_a_request_that_is_cancelled_is_cancelled_at_triton():
             await asyncio.sleep(0.2)
             asked.cancel()
             await until(lambda: server.cancelled, 2)
+
+    asyncio.run(run())
+
+
+def test_triton_is_told_how_long_the_client_waits():
+    async def run():
+        server = Server()
+        async with serving(server) as port, watching(port, 60) as (executor, gateway):
+            await until(lambda: gateway.models)
+            await executor.infer("colours", IMAGES, 1, 0.7)
+            assert 0 < server.left_s <= 0.7
 
     asyncio.run(run())
 
