@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     executor: Literal["auto", "openvino", "onnxruntime", "tensorrt", "triton"] = "auto"
     triton_url: str = "127.0.0.1:8001"
     triton_concurrency: int = Field(16, ge=1, le=1024)
+    triton_shared_memory_bytes: int = Field(0, ge=0, le=1 << 30)
     triton_check_s: float = Field(5.0, ge=0.1, le=300)
     default_model: str | None = None
     top_k: int = Field(5, ge=1, le=MAX_TOP_K)

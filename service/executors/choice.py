@@ -44,6 +44,7 @@ def _triton(settings: Settings) -> Executor:
         concurrency=settings.triton_concurrency,
         timeout_s=settings.deadline_s,
         check_s=settings.triton_check_s,
+        region_bytes=settings.triton_shared_memory_bytes,
     )
 
 

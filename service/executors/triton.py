@@ -19,6 +19,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from service.errors import Code, GatewayError, ModelError, ServiceError, VersionGoneError
 from service.executors import repository, triton_wire
 from service.executors.executor import Images, Model, Outputs, TensorSpec
+from service.executors.triton_memory import Regions
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +38,21 @@ class TritonExecutor:
         timeout_s: Longest time of one call. The gateway ends a call earlier by cancelling it,
             which Triton is told.
         check_s: Time between two looks at the models.
+        region_bytes: Shared memory of each call, on a Triton of this machine; 0 for none.
     """
 
     name = "triton"
     discovers = True
 
-    def __init__(self, url: str, *, concurrency: int, timeout_s: float, check_s: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        concurrency: int,
+        timeout_s: float,
+        check_s: float,
+        region_bytes: int = 0,
+    ) -> None:
         self.concurrency = concurrency
         self.models: dict[str, Model] = {}
         self.unavailable: dict[str, str] = {}
@@ -51,6 +61,7 @@ class TritonExecutor:
         self._timeout_s = timeout_s
         self._check_s = check_s
         self._stub: Any = None
+        self._regions = Regions(concurrency if region_bytes else 0, region_bytes)
         self._changed: Callable[[], None] = lambda: None
         self._answered_s: dict[str, float] = {}
         self._looking = asyncio.Lock()
@@ -103,7 +114,8 @@ class TritonExecutor:
         return answer
 
     def close(self) -> None:
-        """Do nothing: the channel ends with :meth:`watch`."""
+        """Give shared memory back; the channel ends with :meth:`watch`."""
+        self._regions.close()
 
     async def _pause(self, seconds: float) -> None:
         # Not wait_for: before Python 3.12 it loses a cancellation that comes with the event.
@@ -125,9 +137,11 @@ class TritonExecutor:
         try:
             versions = await self._versions()
         except ServiceError as error:
+            self._regions.forget()
             known = {*self.models, *self.unavailable}
             self._set({}, dict.fromkeys(known, str(error)), str(error))
             return
+        await self._regions.announce(self._stub, self._timeout_s)
         found = await asyncio.gather(*(self._judge(n, v) for n, v in versions.items()))
         results = dict(zip(versions, found, strict=True))
         models = {name: one for name, one in results.items() if isinstance(one, Model)}
@@ -207,12 +221,26 @@ class TritonExecutor:
     async def _ask(self, model: Model, images: Images, timeout_s: float | None = None) -> Outputs:
         if self._stub is None:
             raise triton_wire.unreachable(self._url)
-        request = triton_wire.request(model.name, model.version, images)
+        timeout_s = timeout_s or self._timeout_s
         try:
-            response = await self._stub.ModelInfer(request, timeout=timeout_s or self._timeout_s)
+            with self._regions.lend(images) as region:
+                try:
+                    return await self._send(model, images, region, timeout_s)
+                except grpc.aio.AioRpcError as error:
+                    if region is None or not triton_wire.lacks_region(error):
+                        raise
+            # Triton was restarted so quickly that nobody noticed.
+            self._regions.forget()
+            self._wake.set()
+            return await self._send(model, images, None, timeout_s)
         except grpc.aio.AioRpcError as error:
             raise triton_wire.failure(self._url, model, error) from error
-        return triton_wire.outputs(response)
+
+    async def _send(
+        self, model: Model, images: Images, region: str | None, timeout_s: float
+    ) -> Outputs:
+        request = triton_wire.request(model.name, model.version, images, region)
+        return triton_wire.outputs(await self._stub.ModelInfer(request, timeout=timeout_s))
 
 
 def _says_nothing(error: ServiceError) -> bool:

@@ -36,20 +36,32 @@ _DTYPES: Final = {
 _QUEUE_FULL: Final = "Exceeds maximum queue size"
 _QUEUE_TIMEOUT: Final = "Request timeout expired"
 _RESTRICTED: Final = "restricted"
+_NO_REGION: Final = "shared memory"
 _NO_VERSION: Final = ("unknown model", "not at ready state", "is not found")
 
 
-def request(model: str, version: int, images: Images) -> Any:
-    """Return the message that asks for every output of one batch."""
+def request(model: str, version: int, images: Images, region: str | None = None) -> Any:
+    """Return the message that asks for every output of one batch.
+
+    Args:
+        model: Its name.
+        version: Its version.
+        images: The batch.
+        region: The shared memory that holds it; None to send it along.
+    """
     image = service_pb2.ModelInferRequest.InferInputTensor(
         name="image", datatype="UINT8", shape=images.shape
     )
-    return service_pb2.ModelInferRequest(
-        model_name=model,
-        model_version=str(version),
-        inputs=[image],
-        raw_input_contents=[images.tobytes()],
+    message = service_pb2.ModelInferRequest(
+        model_name=model, model_version=str(version), inputs=[image]
     )
+    if region is None:
+        message.raw_input_contents.append(images.tobytes())
+    else:
+        where = message.inputs[0].parameters
+        where["shared_memory_region"].string_param = region
+        where["shared_memory_byte_size"].int64_param = images.nbytes
+    return message
 
 
 def outputs(response: Any) -> Outputs:
@@ -97,6 +109,11 @@ def failure(url: str, model: Model, error: grpc.aio.AioRpcError) -> ServiceError
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return ModelError(f"Triton refused the input: {text}")
     return ModelError(f"Triton answered {code.name}: {text}")
+
+
+def lacks_region(error: grpc.aio.AioRpcError) -> bool:
+    """Whether a failed call says that Triton does not know the shared memory it was told of."""
+    return _NO_REGION in (error.details() or "").lower()
 
 
 def is_away(error: grpc.aio.AioRpcError) -> bool:

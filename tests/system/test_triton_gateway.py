@@ -49,10 +49,12 @@ def repository(tmp_path):
     return folder
 
 
-def gateway(executor: str, repository: Path, address: str = "127.0.0.1:1") -> TestClient:
+def gateway(
+    executor: str, repository: Path, address: str = "127.0.0.1:1", region_bytes: int = 0
+) -> TestClient:
     settings = Settings(
         executor=executor, repository=repository, triton_url=address, triton_check_s=0.5,
-        default_model="colours", deadline_s=1.5,
+        default_model="colours", deadline_s=1.5, triton_shared_memory_bytes=region_bytes,
     )  # fmt: skip
     return TestClient(create_app(settings, choice.load(settings)))
 
@@ -101,10 +103,13 @@ def worker_of(server) -> int:
     raise AssertionError("no worker")
 
 
-def test_rest_answers_the_same_over_triton_and_embedded(installation, repository, tmp_path):
+@pytest.mark.parametrize("region_bytes", [0, 1 << 20, 100])
+def test_rest_answers_the_same_over_triton_and_embedded(
+    installation, repository, tmp_path, region_bytes
+):
     with (
         triton_server.running(installation, repository, tmp_path / "log") as address,
-        gateway("triton", repository, address) as theirs,
+        gateway("triton", repository, address, region_bytes) as theirs,
         gateway(RUNTIME, repository) as ours,
     ):
         until(lambda: ready(theirs))
@@ -113,11 +118,17 @@ def test_rest_answers_the_same_over_triton_and_embedded(installation, repository
             one, other = (ask(client, path, SCENE) for client in (theirs, ours))
             assert (one.status_code, other.status_code) == (200, 200), one.text
             assert close_to(one.json(), other.json())
+        with InferenceServerClient(address) as triton:
+            regions = triton.get_system_shared_memory_status(as_json=True).get("regions", {})
+        assert len(regions) == (16 if region_bytes else 0)
 
 
-def test_a_triton_killed_and_started_again_is_found_again(installation, repository, tmp_path):
+@pytest.mark.parametrize("region_bytes", [0, 1 << 20])
+def test_a_triton_killed_and_started_again_is_found_again(
+    installation, repository, tmp_path, region_bytes
+):
     with triton_server.controlled(installation, repository, tmp_path / "log") as (address, server):
-        client = gateway("triton", repository, address)
+        client = gateway("triton", repository, address, region_bytes)
         with client:
             until(lambda: ready(client))
             server.kill()
