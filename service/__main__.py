@@ -19,6 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
+from service import listening
 from service.app import create_app
 from service.errors import StartError
 from service.executors import choice
@@ -70,8 +71,8 @@ def serve(settings: Settings) -> None:
     """
     _give_memory_back()
     with contextlib.ExitStack() as held:
-        listener = held.enter_context(_listen(settings.host, settings.port))
-        rpc_listener = held.enter_context(_listen_rpc(settings)) if settings.grpc else None
+        listener = held.enter_context(listening.http(settings))
+        rpc_listener = held.enter_context(listening.grpc(settings)) if settings.grpc else None
         app = create_app(settings, choice.load(settings), rpc_listener)
         config = uvicorn.Config(
             app,
@@ -159,32 +160,6 @@ def _give_memory_back() -> None:
     # took: four of 49 megapixels left the process at 730 MB, with this at 160 MB.
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, 4 << 20)
-
-
-def _listen_rpc(settings: Settings) -> socket.socket:
-    return _listen(settings.host, settings.grpc_port, "Choose another GPUSQ_GRPC_PORT.")
-
-
-def _listen(host: str, port: int, mend: str = "Choose another --host or --port.") -> socket.socket:
-    """Take the address before the models are loaded, which takes seconds."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        return _bind(socket.socket(family, kind, protocol), address)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StartError(f"cannot listen at {host}:{port}: {reason}. {mend}") from error
-
-
-def _bind(listener: socket.socket, address: Any) -> socket.socket:
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc] # has no types
     def _streaming(self, handler: Any, method: str) -> Any:
         async def respond(messages: Any, context: Any) -> AsyncIterator[Any]:
             async with self._entered(method, context) as call:
-                await self._check(call)
+                await self._checked(call)
                 inner = handler.stream_stream or handler.unary_stream
                 async for response in inner(messages, context):
                     yield response
@@ -91,25 +91,15 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc] # has no types
 
     async def _respond(self, handler: Any, call: Call, context: Any) -> Any:
         with self._place(call.method):
-            try:
-                await self._check(call)
-                request = handler.request_deserializer(await self._message(call, context))
-            except DecodeError as error:
-                refusal = GatewayError(
-                    Code.BAD_REQUEST,
-                    f"The message cannot be parsed: {error}. Send one of the type that "
-                    "the method takes.",
-                )
-                self._refused(call.method, refusal)
-                raise refusal from error
-            except GatewayError as error:
-                self._refused(call.method, error)
-                raise
+            await self._checked(call)
+            with self._counted(call.method):
+                request = _parsed(handler, await self._message(call, context))
             return await handler.unary_unary(request, context)
 
-    async def _check(self, call: Call) -> None:
-        for guard in self._guards:
-            await guard(call)
+    async def _checked(self, call: Call) -> None:
+        with self._counted(call.method):
+            for guard in self._guards:
+                await guard(call)
 
     async def _message(self, call: Call, context: Any) -> bytes:
         with call.ledger.stage("read"):
@@ -132,24 +122,29 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc] # has no types
             yield
             return
         if self._asking >= self._gateway.capacity + _ARRIVING:
-            error = GatewayError(
-                Code.OVERLOADED,
-                f"The service is busy: {self._asking} requests are being answered. Try again in "
-                f"{RETRY_AFTER_S} s.",
-                retry_after_s=RETRY_AFTER_S,
-            )
             self._gateway.metrics.shed("requests")
-            self._refused(method, error)
-            raise error
+            with self._counted(method):
+                raise GatewayError(
+                    Code.OVERLOADED,
+                    f"The service is busy: {self._asking} requests are being answered. Try again "
+                    f"in {RETRY_AFTER_S} s.",
+                    retry_after_s=RETRY_AFTER_S,
+                )
         self._asking += 1
         try:
             yield
         finally:
             self._asking -= 1
 
-    def _refused(self, method: str, error: GatewayError) -> None:
-        if method in self._asks:
-            self._gateway.refused(self._asks[method], None, error.code.value)
+    @contextmanager
+    def _counted(self, method: str) -> Iterator[None]:
+        """Count what is refused inside the block, before the gateway hears of it."""
+        try:
+            yield
+        except GatewayError as error:
+            if method in self._asks:
+                self._gateway.refused(self._asks[method], None, error.code.value)
+            raise
 
     @asynccontextmanager
     async def _entered(self, method: str, context: Any) -> AsyncIterator[Call]:
@@ -171,7 +166,8 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc] # has no types
             status = grpc.StatusCode.CANCELLED
             await context.abort(status)
         except (asyncio.CancelledError, GeneratorExit):
-            status = grpc.StatusCode.CANCELLED
+            late = call.ledger.left_s() <= 0
+            status = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             raise
         except Exception:  # the edge: nothing else may turn a fault into an answer
             logger.exception("request %s failed", call.request_id)
@@ -189,6 +185,16 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc] # has no types
             (failures.DETAILS, failures.details(error, call.request_id)),
         )
         await context.abort(failures.STATUS[error.code], failures.said(error), trailing)
+
+
+def _parsed(handler: Any, message: bytes) -> Any:
+    try:
+        return handler.request_deserializer(message)
+    except DecodeError as error:
+        raise GatewayError(
+            Code.BAD_REQUEST,
+            f"The message cannot be parsed: {error}. Send one of the type that the method takes.",
+        ) from error
 
 
 def _log(call: Call, status: Any) -> None:

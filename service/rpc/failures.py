@@ -34,14 +34,25 @@ STATUS: Final = {
 DOMAIN: Final = "gpusq"
 # Where gRPC libraries look for a google.rpc.Status.
 DETAILS: Final = "grpc-status-details-bin"
+# What a client that retries by its own policy obeys; below zero it does not try again.
+_PUSHBACK: Final = "grpc-retry-pushback-ms"
+# A client takes 8 KB of metadata in all, and this comes twice, percent-encoded and in base64.
+_MOST_BYTES: Final = 1000
 Metadata = tuple[tuple[str, str], ...]
 
 
 def said(error: GatewayError) -> str:
     """Return the sentence for people, with what to call instead where that helps."""
     if isinstance(error, WrongTaskError):
-        return f"{error.detail} Call {error.task.capitalize()}, or name one of those."
-    return error.detail
+        return _cut(f"{error.detail} Call {error.task.capitalize()}, or name one of those.")
+    return _cut(error.detail)
+
+
+def _cut(text: str) -> str:
+    encoded = text.encode()
+    if len(encoded) <= _MOST_BYTES:
+        return text
+    return f"{encoded[:_MOST_BYTES].decode(errors='ignore')}…"
 
 
 def metadata(error: GatewayError, timings_ms: Mapping[str, float] | None) -> Metadata:
@@ -54,8 +65,11 @@ def metadata(error: GatewayError, timings_ms: Mapping[str, float] | None) -> Met
         timings_ms: Where the time went; None where no network was asked.
     """
     plain = [("x-error-code", error.code.value)]
-    if error.retry_after_s is not None:
+    if error.retry_after_s is None:
+        plain.append((_PUSHBACK, "-1"))
+    else:
         plain.append(("retry-after", str(error.retry_after_s)))
+        plain.append((_PUSHBACK, str(1000 * error.retry_after_s)))
     if timings_ms is not None:
         plain.append(("server-timing", server_timing(timings_ms)))
     return tuple(plain)

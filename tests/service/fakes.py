@@ -71,3 +71,10 @@ class FakeExecutor:
 
     def close(self) -> None:
         self.closed = True
+
+
+class Never:
+    """Stands where a gate stands, and never opens."""
+
+    async def wait(self) -> None:
+        await asyncio.Event().wait()
