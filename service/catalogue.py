@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from service.errors import Code, GatewayError, ModelError, VersionGoneError, WrongTaskError
+from service.errors import (
+    Code,
+    GatewayError,
+    ModelError,
+    VersionGoneError,
+    WrongTaskError,
+    shown,
+)
 from service.executors.executor import Executor, Model
 from service.metrics import Metrics
 from service.tasks import classify, detect, segment
@@ -73,7 +80,7 @@ class Catalogue:
         if model not in self.models:
             known = ", ".join(self.models)
             raise GatewayError(
-                Code.UNKNOWN_MODEL, f"There is no model {model!r}. There are: {known}."
+                Code.UNKNOWN_MODEL, f"There is no model {shown(model)}. There are: {known}."
             )
         found = self.models[model]
         if version not in (None, found.version):

@@ -16,6 +16,8 @@ from typing import Final
 
 from contract.errors import ImageError, ImageFault
 
+_MAX_SHOWN: Final = 40
+
 
 class ServiceError(Exception):
     """Anything this package raises on purpose."""
@@ -84,6 +86,16 @@ class WrongTaskError(GatewayError):
     def __init__(self, detail: str, task: str) -> None:
         super().__init__(Code.WRONG_TASK, detail)
         self.task = task
+
+
+def shown(came: object) -> str:
+    """Return what a client sent as a message quotes it: not more of it than helps.
+
+    >>> shown("resnet"), shown("x" * 100) == repr("x" * 40 + "…")
+    ("'resnet'", True)
+    """
+    text = str(came)
+    return repr(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…")
 
 
 IMAGE_FAULTS: Final = {

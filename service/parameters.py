@@ -11,11 +11,10 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.errors import Code, GatewayError
+from service.errors import Code, GatewayError, shown
 from service.settings import MAX_TOP_K, Settings
 from service.tasks import classify, detect, segment
 
-_MAX_SHOWN: Final = 40
 REPEATED: Final = "repeated"
 _MOST_REPEATED: Final = 3
 MOST_DETECTIONS: Final = 1000
@@ -137,18 +136,13 @@ def refusal(
 def _say(fault: Mapping[str, Any], known: list[str], expected: Mapping[str, str]) -> str:
     name = str(fault["loc"][-1])
     if fault["type"] == REPEATED:
-        came = ", ".join(map(_shown, fault["input"][:_MOST_REPEATED]))
+        came = ", ".join(map(shown, fault["input"][:_MOST_REPEATED]))
         more = ", …" if len(fault["input"]) > _MOST_REPEATED else ""
         return f"{name}: expected it once, got {came}{more}. Leave one of them."
     if name in expected:
-        came = _shown(fault["input"])
+        came = shown(fault["input"])
         return f"{name}: expected {expected[name]}, got {came}. Correct it, or leave it out."
     near = difflib.get_close_matches(name, known, n=1)
     mend = f"Did you mean {near[0]}?" if near else "Leave it out."
     listed = f"{', '.join(known[:-1])} and {known[-1]}"
-    return f"There is no parameter {_shown(name)}; there are {listed}. {mend}"
-
-
-def _shown(came: object) -> str:
-    text = str(came)
-    return repr(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…")
+    return f"There is no parameter {shown(name)}; there are {listed}. {mend}"

@@ -16,7 +16,7 @@ _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _UNKNOWN: Final = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 # How late whoever watches hears of a change.
-_EVERY_S: Final = 0.5
+_EVERY_S: Final = 0.2
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # has no types
@@ -27,8 +27,6 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # has no typ
         known: Names of the services; the empty one is the whole.
         leaving: Set when the server stops.
     """
-
-    name: Final = "grpc.health.v1.Health"
 
     def __init__(self, gateway: Gateway, known: Container[str], leaving: asyncio.Event) -> None:
         self._gateway = gateway

@@ -33,17 +33,14 @@ class Reflection(aio.ReflectionServicer):  # type: ignore[misc] # has no types
 async def _until(leaving: asyncio.Event, messages: Any) -> AsyncIterator[Any]:
     """Give what comes. A stream that a client leaves open shall not hold up a stop."""
     left = asyncio.ensure_future(leaving.wait())
+    following = asyncio.ensure_future(anext(messages, None))
     try:
         while True:
-            following = asyncio.ensure_future(anext(messages))
             await asyncio.wait((following, left), return_when=asyncio.FIRST_COMPLETED)
-            if not following.done():
-                following.cancel()
-                return
-            try:
-                message = following.result()
-            except StopAsyncIteration:
+            if not following.done() or (message := following.result()) is None:
                 return
             yield message
+            following = asyncio.ensure_future(anext(messages, None))
     finally:
         left.cancel()
+        following.cancel()

@@ -16,6 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 from service import listening
 from service.app import create_app
 from service.executors.executor import Executor
+from service.rpc.edge import Guard
 from service.rpc.gpusq.v1 import vision_pb2 as messages
 from service.settings import Settings
 from tests.conftest import Serve
@@ -99,7 +100,7 @@ def unpacked(status: Any, kind: Any) -> Any:
 def failed(call: Any, *arguments: Any, **options: Any) -> Failure:
     """Call what has to fail, and return how it did."""
     try:
-        call(*arguments, **{"timeout": 20, **options})
+        call(*arguments, **options)
     except grpc.RpcError as error:
         return failure(error)
     raise AssertionError("the call succeeded")
@@ -204,10 +205,14 @@ def without_nothing(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def both(serve: Serve, settings: Settings, executor: Executor) -> Iterator[Both]:
+def both(
+    serve: Serve, settings: Settings, executor: Executor, guard: Guard | None = None
+) -> Iterator[Both]:
     """Serve over REST and gRPC."""
     free = settings.model_copy(update={"grpc_port": 0})
     with listening.grpc(free) as listener:
         app = create_app(settings, executor, listener)
+        if guard is not None:
+            app.state.rpc.guard(guard)
         with serve(app) as rest, grpc.insecure_channel(app.state.rpc.address) as channel:
             yield Both(rest, channel, app)
