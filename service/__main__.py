@@ -130,8 +130,12 @@ class _Server(uvicorn.Server):
         """Stop both transports at once; the application's end waits for gRPC's."""
         if self._rpc is None:
             await super().shutdown(sockets)
-        else:
-            await asyncio.gather(self._rpc.stop(), super().shutdown(sockets))
+            return
+        stopping = asyncio.ensure_future(self._rpc.stop())
+        await super().shutdown(sockets)
+        if self.force_exit:
+            await self._rpc.abort()
+        await stopping
 
 
 def _settings() -> Settings:

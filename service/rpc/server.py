@@ -126,3 +126,7 @@ class Server:
             grace_s = self._settings.drain_timeout_s
             self._stopping = asyncio.ensure_future(self._server.stop(grace_s))
         await asyncio.shield(self._stopping)
+
+    async def abort(self) -> None:
+        """End every call at once, of a stop that took too long."""
+        await self._server.stop(None)

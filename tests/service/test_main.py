@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import signal
@@ -12,15 +13,20 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service import __main__ as command
+from service import listening
 from service.app import create_app
 from service.errors import StartError
 from service.executors import choice
+from service.rpc.gpusq.v1.vision_pb2 import ClassifyResponse
 from service.settings import Settings
 from tests import bundles
+from tests.service import calling
 from tests.service.fakes import FakeExecutor
 
 
@@ -118,8 +124,8 @@ def test_a_default_model_that_cannot_be_used_is_said():
 
 
 @pytest.fixture
-def process(repository: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The real command on a free port, and its address."""
+def started(repository: Path) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+    """The real command on free ports, and its addresses."""
     arguments = ["--repository", str(repository), "--host", "127.0.0.1", "--port", "0"]
     running = subprocess.Popen(
         [sys.executable, "-m", "service", *arguments],
@@ -128,15 +134,24 @@ def process(repository: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         text=True,
     )
     assert running.stderr is not None
+    addresses = {}
     for line in running.stderr:
-        if found := re.search(r"ready at (http://\S+)", line):
+        if found := re.search(r"ready at ((\w+)://\S+)", line):
+            addresses[found[2]] = found[1]
+        if "grpc" in addresses:
             break
     else:
         pytest.fail("the service did not start")
-    yield running, found[1]
+    yield running, addresses["http"], addresses["grpc"].removeprefix("grpc://")
     running.kill()
     running.wait()
     running.stderr.close()
+
+
+@pytest.fixture
+def process(started) -> tuple[subprocess.Popen[str], str]:
+    """The real command on a free port, and its address."""
+    return started[:2]
 
 
 def test_before_a_stop_readiness_ends_and_everything_is_still_answered(process, red_jpeg: bytes):
@@ -191,6 +206,90 @@ def test_a_stop_answers_what_was_accepted_and_ends_with_zero(process, stop, red_
     assert '"POST /v1/classify" 200' in log
     assert "Traceback" not in log
     assert log.endswith("service: stopped\n")
+
+
+def test_a_stop_answers_the_calls_that_were_accepted(started, red_jpeg: bytes):
+    running, _, address = started
+    stopped = threading.Event()
+
+    def late() -> Iterator[bytes]:
+        stopped.wait(10)
+        yield calling.message("Classify", image=red_jpeg).SerializeToString()
+
+    with grpc.insecure_channel(address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        call = channel.stream_unary("/gpusq.v1.Vision/Classify").future(late(), timeout=20)
+        watching = health.Watch(health_pb2.HealthCheckRequest(), timeout=20)
+        assert next(watching).status == health_pb2.HealthCheckResponse.SERVING
+        running.send_signal(signal.SIGINT)
+        assert next(watching).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        with pytest.raises(grpc.RpcError) as refused:
+            health.Check(health_pb2.HealthCheckRequest(), timeout=20)
+        stopped.set()
+        answer = ClassifyResponse.FromString(call.result())
+
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert answer.predictions[0].label == "red"
+    assert running.wait(20) == 0
+    log = running.stderr.read()
+    assert '"gRPC /gpusq.v1.Vision/Classify" OK' in log
+    assert "Traceback" not in log
+    assert log.endswith("service: stopped\n")
+
+
+@pytest.mark.slow
+def test_a_second_interrupt_waits_for_no_call(started):
+    running, _, address = started
+    ended = threading.Event()
+
+    def never() -> Iterator[bytes]:
+        ended.wait(20)
+        yield from ()
+
+    with grpc.insecure_channel(address) as channel:
+        call = channel.stream_unary("/gpusq.v1.Vision/Classify").future(never(), timeout=20)
+        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        next(watching)
+        running.send_signal(signal.SIGINT)
+        next(watching)
+        running.send_signal(signal.SIGINT)
+        # Long before the 25 s that a stop waits.
+        assert running.wait(10) == 0
+        ended.set()
+        assert call.code() is not grpc.StatusCode.OK
+
+
+def test_a_port_of_grpc_that_is_taken_is_said(fails, monkeypatch, repository: Path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        monkeypatch.setenv("GPUSQ_GRPC_PORT", str(port))
+
+        line = fails("--repository", repository, "--port", 0)
+
+    assert f"cannot listen at 127.0.0.1:{port}" in line
+    assert "GPUSQ_GRPC_PORT" in line
+
+
+def test_a_port_of_grpc_that_is_taken_while_models_load_is_said(repository: Path):
+    settings = Settings(repository=repository, grpc_port=0)
+    with listening.grpc(settings) as listener:
+        app = create_app(settings, choice.load(settings), listener)
+        with (
+            socket.create_server(listener.getsockname()),
+            pytest.raises(StartError, match="for gRPC: somebody else has taken it"),
+        ):
+            asyncio.run(app.state.rpc.bind())
+    app.state.gateway.close()
+
+
+def test_grpc_can_be_left_out(fails, monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("GPUSQ_GRPC", "false")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        monkeypatch.setenv("GPUSQ_GRPC_PORT", str(other.getsockname()[1]))
+
+        line = fails("--repository", tmp_path / "none", "--port", 0)
+
+    assert "no model repository" in line
 
 
 def test_help_explains_with_an_example():

@@ -25,7 +25,7 @@ from tests.service.test_rest import PICTURES, on_its_side
 
 THINGS: dict[str, finding.Box] = {"red": (20, 24, 120, 100), "blue": (150, 80, 301, 221)}
 SCENE = encoded(finding.scene((320, 240), THINGS))
-NOISE = encoded(Image.fromarray(np.random.default_rng(7).integers(0, 256, (131, 173, 3), np.uint8)))
+NOISE = encoded(Image.fromarray(np.random.default_rng(7).integers(0, 256, (61, 83, 3), np.uint8)))
 LARGE = encoded(finding.scene((2401, 1803), {"red": (200, 300, 1600, 1100)}), "JPEG")
 
 
