@@ -24,6 +24,7 @@ from service.app import create_app
 from service.errors import StartError
 from service.executors import choice
 from service.gateway import Gateway
+from service.observe import logs
 from service.rpc.server import Server
 from service.settings import Settings, unknown
 
@@ -46,10 +47,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings = _settings()
-        logging.basicConfig(
-            level=settings.log_level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        )
+        logs.configure(settings.log_level, settings.log_format)
         for said in unknown(os.environ):
             logger.warning("%s", said)
         # It warns of every malformed form, which is the client's business and answered there.

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
 from fastapi import FastAPI
+from starlette.types import Lifespan
 
 from service.errors import StartError
 from service.executors.executor import Executor
 from service.gateway import Gateway
+from service.observe import gpu, tracing
+from service.observe.observer import Observer
 from service.rest import pages, problems, routes, schema
 from service.rest.edge import Edge
 from service.rest.fetch import Fetcher
@@ -46,26 +50,14 @@ def create_app(
         StartError: No model can be asked, or the default model is not among those that can.
     """
     gateway = Gateway(executor, settings)
+    observer = Observer(tracing.start(settings, os.environ))
     if not executor.discovers:
         _require_default(gateway)
     # Only now: a start that fails says all of them in its one line.
     for name, reason in sorted(gateway.unavailable.items()):
         logger.warning("model %s is unavailable: %s", name, reason)
 
-    rpc = None if rpc_listener is None else _rpc(gateway, settings, rpc_listener)
-
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(gateway.watch())
-        if rpc is not None:
-            await rpc.start()
-        yield
-        if rpc is not None:
-            await rpc.stop()
-        watching.cancel()
-        await asyncio.wait([watching])
-        gateway.close()
-
+    rpc = None if rpc_listener is None else _rpc(gateway, settings, rpc_listener, observer)
     app = FastAPI(
         title="GPUSQ-ViT",
         summary="Sparse INT8 Vision Transformers, served",
@@ -76,23 +68,49 @@ def create_app(
         redoc_url=None,
         # They would redirect to whatever the Host header says.
         redirect_slashes=False,
-        lifespan=lifespan,
+        # It would trace beside us, with no word of models and stages.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+        lifespan=_lifespan(gateway, observer, rpc),
     )
     app.state.gateway = gateway
     app.state.settings = settings
     app.state.fetcher = Fetcher(settings.url_hosts)
     app.state.rpc = rpc
+    app.state.observer = observer
     app.include_router(routes.router)
     app.include_router(pages.router)
     problems.install(app)
     schema.install(app)
-    app.add_middleware(Edge)
+    app.add_middleware(Edge, observer=observer)
     app.add_middleware(Linger)
     return app
 
 
-def _rpc(gateway: Gateway, settings: Settings, listener: socket.socket) -> Server:
-    server = Server(gateway, settings, listener)
+def _lifespan(gateway: Gateway, observer: Observer, rpc: Server | None) -> Lifespan[FastAPI]:
+    """Return what runs beside the requests, from the start to the stop."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        if (gpus := gpu.find()) is not None:
+            gateway.metrics.add(gpus)
+        watching = asyncio.create_task(gateway.watch())
+        if rpc is not None:
+            await rpc.start()
+        yield
+        if rpc is not None:
+            await rpc.stop()
+        watching.cancel()
+        await asyncio.wait([watching])
+        gateway.close()
+        observer.close()
+
+    return lifespan
+
+
+def _rpc(
+    gateway: Gateway, settings: Settings, listener: socket.socket, observer: Observer
+) -> Server:
+    server = Server(gateway, settings, listener, observer)
     server.add(Vision(gateway, settings))
     return server
 

@@ -21,7 +21,8 @@ from service.errors import Code, GatewayError, GoneError, VersionGoneError
 from service.executors.executor import Executor, Images, Model, Outputs
 from service.ledger import Ledger
 from service.load import Part
-from service.metrics import Metrics
+from service.metrics import TENSORS, Metrics
+from service.observe import exchange
 from service.pipeline import Pipeline
 from service.settings import Settings
 from service.tasks.task import Asked, Task
@@ -96,9 +97,10 @@ class Gateway:
         # Set when a stop is near. What comes is still answered.
         self.leaving = False
         self.metrics = Metrics(executor.name)
+        self.metrics.watch(lambda: executor.down is None)
         self.catalogue = Catalogue(executor, settings.default_model, self.metrics)
         self._admission = Admission(settings, executor.concurrency, self.metrics)
-        self._pipeline = Pipeline(executor, settings, self._admission)
+        self._pipeline = Pipeline(executor, settings, self._admission, self.metrics)
 
     @property
     def executor_name(self) -> str:
@@ -172,7 +174,8 @@ class Gateway:
                     return await self._answer(task, target, data, options, (part, ledger))
 
                 result = await self._in_time(self._newest(target, ask), ledger)
-        self.metrics.observe(result.model, ledger.stages_s(), ledger.total_s())
+        self.metrics.observe(result.model, ledger.stages_s(), ledger.total_s(), task.name)
+        exchange.note_version(result.version)
         return result
 
     async def answer_several(
@@ -206,6 +209,8 @@ class Gateway:
                         return await self._answer(task, target, data, options, (part, own))
 
                     own = ledger if len(pictures) == 1 else ledger.branch()
+                    if own is not ledger:
+                        exchange.note_picture(own)
                     with own.stage("queue"):
                         await lanes.acquire()
                     try:
@@ -216,7 +221,8 @@ class Gateway:
                     finally:
                         lanes.release()
                     self._count(task.name, model, "ok")
-                    self.metrics.observe(answer.model, own.stages_s(), own.total_s())
+                    self.metrics.observe(answer.model, own.stages_s(), own.total_s(), task.name)
+                    exchange.note_version(answer.version)
                     return answer
 
                 every = asyncio.gather(*map(one, pictures, place.parts))
@@ -252,7 +258,8 @@ class Gateway:
                     return await self._infer(target, batch, place, ledger)
 
                 result = await self._in_time(self._newest(target, ask), ledger)
-        self.metrics.observe(result.model, ledger.stages_s(), ledger.total_s())
+        self.metrics.observe(result.model, ledger.stages_s(), ledger.total_s(), TENSORS)
+        exchange.note_version(result.version)
         return result
 
     def refused(self, task: str | None, model: str | None, outcome: str) -> None:
@@ -334,7 +341,9 @@ class Gateway:
             raise _late(ledger) from error
 
     def _count(self, task: str | None, model: str | None, outcome: str) -> None:
-        self.metrics.count(self.catalogue.label(task, model), outcome)
+        label = self.catalogue.label(task, model)
+        self.metrics.count(label, outcome, task)
+        exchange.note(task or TENSORS, label, outcome)
 
     @contextmanager
     def _counted(

@@ -15,16 +15,17 @@ class Span:
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
-        self._started = time.perf_counter()
-        self._ended: float | None = None
+        # By time.perf_counter(); None while it runs.
+        self.started_s = time.perf_counter()
+        self.ended_s: float | None = None
 
     def end(self) -> None:
         """Stop the clock."""
-        self._ended = time.perf_counter()
+        self.ended_s = time.perf_counter()
 
     def seconds(self) -> float:
         """Return its length, so far if it still runs."""
-        return (self._ended or time.perf_counter()) - self._started
+        return (self.ended_s or time.perf_counter()) - self.started_s
 
 
 class Ledger:
@@ -47,6 +48,11 @@ class Ledger:
         own = Ledger()
         own._started, own._ends, own._spans = self._started, self._ends, list(self._spans)
         return own
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """Every stretch of time that was spent in a stage, in the order in which they began."""
+        return tuple(self._spans)
 
     def limit(self, deadline_s: float) -> None:
         """End the request this long from now, unless it ends earlier."""
@@ -77,7 +83,7 @@ class Ledger:
 
     def stages_s(self) -> dict[str, float]:
         """Return the seconds of every stage that was reached, in the order of :data:`STAGES`."""
-        spans = tuple(self._spans)
+        spans = self.spans
         reached = {span.stage for span in spans}
         return {
             name: sum(span.seconds() for span in spans if span.stage == name)

@@ -8,6 +8,7 @@ import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ from service.errors import Code, GatewayError, ModelError, VersionGoneError, of_
 from service.executors.executor import Executor, Images, Model, Outputs
 from service.ledger import Ledger
 from service.load import Part
+from service.metrics import Metrics
 from service.settings import Settings
 from service.tasks.task import Asked, Task
 
@@ -50,12 +52,16 @@ class Pipeline:
         executor: Runs the networks.
         settings: Limits.
         admission: Learns how long everything takes.
+        metrics: Hears what waits, and of every batch.
     """
 
-    def __init__(self, executor: Executor, settings: Settings, admission: Admission) -> None:
+    def __init__(
+        self, executor: Executor, settings: Settings, admission: Admission, metrics: Metrics
+    ) -> None:
         self._executor = executor
         self._max_pixels = settings.max_pixels
         self._admission = admission
+        self._metrics = metrics
         self._decoding = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
         # Of their own: what has been through the network shall not wait behind what has not, and
         # the size of a picture shall be known before its turn comes.
@@ -97,8 +103,12 @@ class Pipeline:
             GatewayError: The network failed, or what runs it.
             VersionGoneError: The version was replaced meanwhile.
         """
-        with ledger.stage("queue"):
-            await self._turns.acquire()
+        has_turn = self._metrics.waits("infer")
+        try:
+            with ledger.stage("queue"):
+                await self._turns.acquire()
+        finally:
+            has_turn()
         left_s = ledger.left_s()
         timeout_s = None if math.isinf(left_s) else left_s
         try:
@@ -116,6 +126,7 @@ class Pipeline:
             for part in parts:
                 part.is_done()
         self._admission.estimates.inferred(model.name, len(images), span.seconds())
+        self._metrics.batch(model.name, len(images))
         return outputs
 
     async def predict(
@@ -170,9 +181,16 @@ class Pipeline:
     async def _on(self, threads: ThreadPoolExecutor, work: Callable[[], T], ledger: Ledger) -> T:
         """Do on a pool what holds a processor for milliseconds."""
         waiting = ledger.begin("queue")
+        has_thread = self._metrics.waits("postprocess" if threads is self._finishing else "decode")
 
         def begun() -> T:
             waiting.end()
+            has_thread()
             return work()
 
-        return await asyncio.get_running_loop().run_in_executor(threads, begun)
+        # What is logged there bears the id of the request.
+        context = copy_context()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(threads, context.run, begun)
+        finally:
+            has_thread()

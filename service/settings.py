@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     stop_grace_s: float = Field(2.0, ge=0, le=300)
     drain_timeout_s: int = Field(25, ge=0, le=600)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+    otlp_endpoint: str | None = Field(None, pattern=r"^https?://[^\s/]+")
+    trace_ratio: float = Field(1.0, ge=0, le=1)
 
     @field_validator("url_hosts", mode="before")
     @classmethod

@@ -20,11 +20,13 @@ from service.errors import Code, GatewayError, ModelError, ServiceError, Version
 from service.executors import repository, triton_wire
 from service.executors.executor import Images, Model, Outputs, TensorSpec
 from service.executors.triton_memory import Regions
+from service.observe import trace
 
 logger = logging.getLogger(__name__)
 
 # While something is amiss it is looked at this often, however long the period.
 _AMISS_S = 1.0
+_INFER = "inference.GRPCInferenceService/ModelInfer"
 
 
 class TritonExecutor:
@@ -99,7 +101,8 @@ class TritonExecutor:
         if asked is None or version not in (None, asked.version):
             raise VersionGoneError(f"version {version} of {model!r} is no longer served")
         try:
-            answer = await self._ask(asked, images, timeout_s)
+            with trace.calling(_INFER, self._url) as metadata:
+                answer = await self._ask(asked, images, timeout_s, metadata)
         except VersionGoneError:
             async with self._looking:
                 # Many requests notice at once; the first looks for them all.
@@ -218,29 +221,41 @@ class TritonExecutor:
         ]
         repository.require_match(model.outputs, found, kind="output")
 
-    async def _ask(self, model: Model, images: Images, timeout_s: float | None = None) -> Outputs:
+    async def _ask(
+        self,
+        model: Model,
+        images: Images,
+        timeout_s: float | None = None,
+        metadata: trace.Metadata = None,
+    ) -> Outputs:
         if self._stub is None:
             raise triton_wire.unreachable(self._url)
         timeout_s = timeout_s or self._timeout_s
         try:
             with self._regions.lend(images) as region:
                 try:
-                    return await self._send(model, images, region, timeout_s)
+                    return await self._send(model, images, region, timeout_s, metadata)
                 except grpc.aio.AioRpcError as error:
                     if region is None or not triton_wire.lacks_region(error):
                         raise
             # Triton was restarted so quickly that nobody noticed.
             self._regions.forget()
             self._wake.set()
-            return await self._send(model, images, None, timeout_s)
+            return await self._send(model, images, None, timeout_s, metadata)
         except grpc.aio.AioRpcError as error:
             raise triton_wire.failure(self._url, model, error) from error
 
     async def _send(
-        self, model: Model, images: Images, region: str | None, timeout_s: float
+        self,
+        model: Model,
+        images: Images,
+        region: str | None,
+        timeout_s: float,
+        metadata: trace.Metadata,
     ) -> Outputs:
         request = triton_wire.request(model.name, model.version, images, region)
-        return triton_wire.outputs(await self._stub.ModelInfer(request, timeout=timeout_s))
+        response = await self._stub.ModelInfer(request, timeout=timeout_s, metadata=metadata)
+        return triton_wire.outputs(response)
 
 
 def _says_nothing(error: ServiceError) -> bool:

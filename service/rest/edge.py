@@ -1,22 +1,22 @@
-"""The outermost layer: a request id, one log line, security headers, and no bare 500."""
+"""The outermost layer: every request is seen, gets security headers, and never a bare 500."""
 
 from __future__ import annotations
 
 import logging
-import time
-import uuid
 from typing import Final
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import Code, GatewayError
 from service.gateway import Gateway
+from service.observe import access
+from service.observe.exchange import Exchange
+from service.observe.observer import Observer, asked
 from service.rest import inference, problems
 
 logger = logging.getLogger(__name__)
-access = logging.getLogger("service.access")
 
 # Probes come every few seconds and say nothing.
 _QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -32,67 +32,90 @@ class Edge:
 
     Args:
         app: What answers.
+        observer: Sees every request.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, observer: Observer) -> None:
         self._app = app
+        self._observer = observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens inside."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope["request_id"] = str(uuid.uuid4())
-        inference.begin(scope)
-        # HEAD is GET without a body, which the server leaves out by its own copy of the method.
-        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
-        started = time.perf_counter()
-        status = 0
+        quiet, headers = scope["path"] in _QUIET, Headers(scope=scope)
+        with self._observer.exchange(asked(headers.items()), traced=not quiet) as exchange:
+            scope["request_id"] = exchange.request_id
+            inference.begin(scope)
+            exchange.ledger = scope.get("ledger")
+            # HEAD is GET without a body, which the server leaves out by its own copy of the method.
+            inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+            seen = _Seen(exchange, scope, receive, send)
+            try:
+                await self._answer(inner, seen)
+            finally:
+                request = _described(scope, inner, seen.received_bytes)
+                # The server leaves the body out.
+                sent_bytes = 0 if scope["method"] == "HEAD" else seen.sent_bytes
+                exchange.ended = access.of_http(request, seen.status, sent_bytes, quiet=quiet)
 
-        async def marked(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = scope["request_id"]
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
-                if self._leaving(scope):
-                    # A connection that is closed at the stop may carry the next request already.
-                    headers["Connection"] = "close"
-            await send(message)
-
+    async def _answer(self, scope: Scope, seen: _Seen) -> None:
         try:
-            await self._app(inner, receive, marked)
+            await self._app(scope, seen.receive, seen.send)
         except Exception:  # the edge: nothing else may turn a fault into an answer
             logger.exception("request %s failed", scope["request_id"])
-            if not status:
+            if not seen.status:
                 error = GatewayError(Code.INTERNAL, "The log has the reason, by this instance.")
-                response = problems.answer(Request(inner), error)
-                await response(inner, receive, marked)
-        finally:
-            _log(scope, status, time.perf_counter() - started)
+                response = problems.answer(Request(scope), error)
+                await response(scope, seen.receive, seen.send)
 
-    @staticmethod
-    def _leaving(scope: Scope) -> bool:
-        gateway: Gateway = scope["app"].state.gateway
+
+class _Seen:
+    """What passes of one request and its answer."""
+
+    def __init__(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        self.status = 0
+        self.received_bytes = 0
+        self.sent_bytes = 0
+        self._exchange = exchange
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self.received_bytes += len(message.get("body", b""))
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self._exchange.request_id
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+            if self._leaving():
+                # A connection that is closed at the stop may carry the next request already.
+                headers["Connection"] = "close"
+        self.sent_bytes += len(message.get("body", b""))
+        await self._send(message)
+
+    def _leaving(self) -> bool:
+        gateway: Gateway = self._scope["app"].state.gateway
         return gateway.leaving
 
 
-def _log(scope: Scope, status: int, seconds: float) -> None:
-    # The raw path is still percent-encoded, so no client can break the line.
-    target = scope.get("raw_path", b"").decode("ascii", "backslashreplace")
-    if query := scope["query_string"].decode("ascii", "backslashreplace"):
-        target = f"{target}?{query}"
-    client = scope["client"][0] if scope.get("client") else "-"
-    level = logging.DEBUG if scope["path"] in _QUIET else logging.INFO
-    access.log(
-        level,
-        '%s "%s %s" %d %.1f ms %s',
-        client,
-        scope["method"],
-        target,
-        status,
-        1000 * seconds,
-        scope["request_id"],
+def _described(scope: Scope, inner: Scope, received_bytes: int) -> access.Http:
+    headers = Headers(scope=scope)
+    return access.Http(
+        method=scope["method"],
+        # The raw path is still percent-encoded, so no client can break the line.
+        path=scope.get("raw_path", b"").decode("ascii", "backslashreplace"),
+        query=scope["query_string"].decode("ascii", "backslashreplace"),
+        route=getattr(inner.get("route"), "path", None),
+        scheme=scope["scheme"],
+        client=scope["client"][0] if scope.get("client") else None,
+        user_agent=headers.get("user-agent"),
+        received_bytes=received_bytes,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from http import HTTPStatus
 from typing import Final
 
@@ -99,7 +100,7 @@ def _problem(request: Request, status: int, code: str, title: str, detail: str) 
         title=title,
         status=status,
         detail=detail,
-        instance=f"urn:uuid:{request.scope['request_id']}",
+        instance=_instance(request.scope["request_id"]),
         code=code,
     )
 
@@ -108,6 +109,15 @@ def _detail(error: GatewayError) -> str:
     if isinstance(error, WrongTaskError):
         return f"{error.detail} Send the picture to /v1/{error.task}, or name one of those."
     return error.detail
+
+
+def _instance(request_id: str) -> str:
+    """Return the name of one request: its id, made here or chosen by the client."""
+    try:
+        made_here = str(uuid.UUID(request_id)) == request_id
+    except ValueError:
+        made_here = False
+    return f"urn:uuid:{request_id}" if made_here else f"urn:gpusq:request:{request_id}"
 
 
 def install(app: FastAPI) -> None:

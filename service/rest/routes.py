@@ -10,6 +10,7 @@ from fastapi.responses import PlainTextResponse
 
 from service.cards import ModelsAnswer, Readiness
 from service.gateway import Gateway
+from service.metrics import OPEN_METRICS, TEXT
 from service.parameters import ClassifyParameters, DetectParameters, SegmentParameters
 from service.rest import accepts, schema
 from service.rest.answers import Answers, ClassifyAnswer, DetectAnswer, SegmentAnswer
@@ -144,6 +145,15 @@ async def readyz(gateway: GatewayDep, response: Response) -> Readiness:
     summary="Read the metrics, for Prometheus",
     response_class=PlainTextResponse,
 )
-async def metrics(gateway: GatewayDep) -> Response:
-    """Return request counts and a histogram for each stage."""
-    return Response(gateway.metrics.render(), media_type=gateway.metrics.content_type)
+def metrics(
+    gateway: GatewayDep, accept: Annotated[str, Header(include_in_schema=False)] = ""
+) -> Response:
+    """Return request counts and a histogram for each stage.
+
+    As OpenMetrics, with exemplars, where `Accept` asks for it.
+    """
+    # In a thread of its own: a GPU may take milliseconds to say what it draws.
+    found = gateway.metrics
+    if accepts.prefers_open_metrics(accept):
+        return Response(found.render_open(), headers={"Content-Type": OPEN_METRICS})
+    return Response(found.render(), headers={"Content-Type": TEXT})

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from service.ledger import Ledger
@@ -26,7 +25,7 @@ class Call:
     peer: str
     metadata: dict[str, str | bytes]
     ledger: Ledger
-    request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    request_id: str
 
 
 _CURRENT: Final[ContextVar[Call]] = ContextVar("call")

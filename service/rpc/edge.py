@@ -20,13 +20,14 @@ from service.catalogue import RETRY_AFTER_S
 from service.errors import Code, GatewayError, GoneError
 from service.gateway import Gateway
 from service.ledger import Ledger
+from service.observe import access
+from service.observe.observer import Observer, asked
 from service.rpc import call as calls
 from service.rpc import failures
 from service.rpc.call import Call
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
-access = logging.getLogger("service.access")
 
 # Looks at a call before its message is read, and raises GatewayError to refuse it.
 Guard = Callable[[Call], Awaitable[None]]
@@ -45,6 +46,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc] # has no types
         settings: How long a message may take.
         asks: The task of each method that asks a network, by its full name.
         guards: Asked in turn before a message is read.
+        observer: Sees every call.
     """
 
     def __init__(
@@ -53,18 +55,23 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc] # has no types
         settings: Settings,
         asks: Mapping[str, str],
         guards: list[Guard],
+        observer: Observer,
     ) -> None:
         self._gateway = gateway
         self._timeout_s = settings.read_timeout_s
         self._asks = asks
         self._guards = guards
+        self._observer = observer
         self._asking = 0
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         """Return the handler of a method, wrapped."""
         handler, method = await continuation(details), details.method
         if handler is None:
-            access.info('- "gRPC %s" UNIMPLEMENTED', urllib.parse.quote(method))
+            with self._observer.exchange({}, traced=False) as exchange:
+                # Whatever a client thinks of stands there.
+                name = urllib.parse.quote(method)
+                exchange.ended = access.of_rpc(name, "UNIMPLEMENTED", None)
             return None
         if handler.response_streaming:
             return self._streaming(handler, method)
@@ -148,34 +155,46 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc] # has no types
 
     @asynccontextmanager
     async def _entered(self, method: str, context: Any) -> AsyncIterator[Call]:
-        """Do what every call needs around it: end it with a status, whatever happens inside."""
-        metadata = dict(context.invocation_metadata() or ())
-        call = Call(method, context.peer(), metadata, Ledger(context.time_remaining()))
-        calls.enter(call)
-        status = grpc.StatusCode.OK
+        """Do what every call needs around it: an id, a trace, a line in the log, a status."""
+        metadata = tuple(context.invocation_metadata() or ())
+        quiet = method.startswith(_QUIET)
+        with self._observer.exchange(asked(metadata), traced=not quiet) as exchange:
+            exchange.ledger = Ledger(context.time_remaining())
+            call = Call(
+                method, context.peer(), dict(metadata), exchange.ledger, exchange.request_id
+            )
+            calls.enter(call)
+            status = [grpc.StatusCode.OK]
+            try:
+                async with self._ended(call, context, status):
+                    yield call
+            finally:
+                exchange.ended = access.of_rpc(method, status[0].name, call.peer, quiet=quiet)
+
+    @asynccontextmanager
+    async def _ended(self, call: Call, context: Any, ended: list[Any]) -> AsyncIterator[None]:
+        """End a call with a status, whatever happens inside, and say with which."""
         try:
             context.set_trailing_metadata((("x-request-id", call.request_id),))
-            yield call
+            yield
         except grpc.aio.AbortError:
-            status = context.code()
+            ended[0] = context.code()
             raise
         except GatewayError as error:
-            status = failures.STATUS[error.code]
+            ended[0] = failures.STATUS[error.code]
             await self._abort(call, context, error)
         except GoneError:
-            status = grpc.StatusCode.CANCELLED
-            await context.abort(status)
+            ended[0] = grpc.StatusCode.CANCELLED
+            await context.abort(ended[0])
         except (asyncio.CancelledError, GeneratorExit):
             late = call.ledger.left_s() <= 0
-            status = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+            ended[0] = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             raise
         except Exception:  # the edge: nothing else may turn a fault into an answer
             logger.exception("request %s failed", call.request_id)
-            status = grpc.StatusCode.INTERNAL
+            ended[0] = grpc.StatusCode.INTERNAL
             fault = GatewayError(Code.INTERNAL, "The log has the reason, by this request id.")
             await self._abort(call, context, fault)
-        finally:
-            _log(call, status)
 
     async def _abort(self, call: Call, context: Any, error: GatewayError) -> None:
         timings_ms = call.ledger.timings_ms() if call.method in self._asks else None
@@ -195,26 +214,3 @@ def _parsed(handler: Any, message: bytes) -> Any:
             Code.BAD_REQUEST,
             f"The message cannot be parsed: {error}. Send one of the type that the method takes.",
         ) from error
-
-
-def _log(call: Call, status: Any) -> None:
-    level = logging.DEBUG if call.method.startswith(_QUIET) else logging.INFO
-    access.log(
-        level,
-        '%s "gRPC %s" %s %.1f ms %s',
-        _host(call.peer),
-        call.method,
-        status.name,
-        1000 * call.ledger.total_s(),
-        call.request_id,
-    )
-
-
-def _host(peer: str) -> str:
-    """Return the address of a peer as the log of HTTP has it.
-
-    >>> _host("ipv4:127.0.0.1:5000"), _host("ipv6:%5B::1%5D:5000")
-    ('127.0.0.1', '::1')
-    """
-    kind, _, rest = urllib.parse.unquote(peer).partition(":")
-    return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else "-"

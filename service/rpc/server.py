@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2_grpc
 
 from service.errors import StartError
 from service.gateway import Gateway
+from service.observe.observer import Observer
 from service.rpc.edge import Edge, Guard
 from service.rpc.health import Health
 from service.rpc.reflection import Reflection
@@ -51,12 +52,16 @@ class Server:
         gateway: What answers.
         settings: Limits.
         listener: Holds the address, bound and not listening; gRPC takes it over at the start.
+        observer: Sees every call.
     """
 
-    def __init__(self, gateway: Gateway, settings: Settings, listener: socket.socket) -> None:
+    def __init__(
+        self, gateway: Gateway, settings: Settings, listener: socket.socket, observer: Observer
+    ) -> None:
         self._gateway = gateway
         self._settings = settings
         self._listener = listener
+        self._observer = observer
         host, self.port = listener.getsockname()[:2]
         self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         self._services: list[Service] = []
@@ -80,7 +85,7 @@ class Server:
             StartError: Somebody else has taken it since.
         """
         asks = {f"/{s.name}/{m}": task for s in self._services for m, task in s.asks.items()}
-        edge = Edge(self._gateway, self._settings, asks, self._guards)
+        edge = Edge(self._gateway, self._settings, asks, self._guards, self._observer)
         self._server = grpc.aio.server(
             interceptors=(edge,),
             maximum_concurrent_rpcs=self._gateway.capacity + _OTHER_CALLS,

@@ -15,17 +15,20 @@ def test_every_stage_is_there_before_the_first_request(metrics: Metrics):
     text = metrics.render().decode()
 
     for stage in STAGES:
-        assert f'gpusq_stage_seconds_count{{model="colours",stage="{stage}"}} 0.0' in text
+        assert (
+            f'gpusq_stage_seconds_count{{model="colours",stage="{stage}",task="classify"}} 0.0'
+            in text
+        )
 
 
 def test_a_stage_lands_in_its_bucket(metrics: Metrics):
     metrics.observe("colours", {"decode": 0.0016}, total_s=0.01)
 
     text = metrics.render().decode()
-    bucket = 'gpusq_stage_seconds_bucket{le="%s",model="colours",stage="decode"} %s'
+    bucket = 'gpusq_stage_seconds_bucket{le="%s",model="colours",stage="decode",task="classify"} %s'
     assert bucket % ("0.001", "0.0") in text
     assert bucket % ("0.002", "1.0") in text
-    assert 'gpusq_request_seconds_sum{model="colours"} 0.01' in text
+    assert 'gpusq_request_seconds_sum{model="colours",task="classify"} 0.01' in text
 
 
 def test_models_are_described(metrics: Metrics):
@@ -41,6 +44,7 @@ def test_two_instances_share_nothing(metrics: Metrics):
     other = Metrics("fake")
     other.take_up(FakeExecutor().models, [])
 
-    other.count("colours", "ok")
+    other.count("colours", "ok", "classify")
 
-    assert 'gpusq_requests_total{model="colours",outcome="ok"} 0.0' in metrics.render().decode()
+    mine = metrics.render().decode()
+    assert 'gpusq_requests_total{model="colours",outcome="ok",task="classify"} 0.0' in mine

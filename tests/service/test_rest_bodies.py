@@ -114,8 +114,11 @@ def test_each_of_several_pictures_is_counted(client: httpx.Client, red_jpeg: byt
     ask(client, {"images": [text(red_jpeg), text(b"no picture"), text(red_jpeg)]})
 
     metrics = client.get("/metrics").text
-    assert 'gpusq_requests_total{model="colours",outcome="ok"} 2.0' in metrics
-    assert 'gpusq_requests_total{model="colours",outcome="unsupported_media"} 1.0' in metrics
+    assert 'gpusq_requests_total{model="colours",outcome="ok",task="classify"} 2.0' in metrics
+    refused = (
+        'gpusq_requests_total{model="colours",outcome="unsupported_media",task="classify"} 1.0'
+    )
+    assert refused in metrics
     assert "gpusq_in_flight 0.0" in metrics
 
 

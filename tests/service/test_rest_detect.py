@@ -229,7 +229,7 @@ def test_a_refusal_is_counted_for_its_model(
     client: httpx.Client, query: dict[str, Any], model: str, code: str
 ):
     def counted() -> float:
-        line = f'gpusq_requests_total{{model="{model}",outcome="{code}"}} '
+        line = f'gpusq_requests_total{{model="{model}",outcome="{code}",task="detect"}} '
         found = client.get("/metrics").text.partition(line)[2].partition("\n")[0]
         return float(found or 0)
 
@@ -274,7 +274,7 @@ def test_each_task_has_its_default_model(client: httpx.Client):
 
 def test_the_stages_are_told_and_counted_by_model(client: httpx.Client):
     def counted() -> float:
-        line = 'gpusq_stage_seconds_count{model="shapes",stage="postprocess"} '
+        line = 'gpusq_stage_seconds_count{model="shapes",stage="postprocess",task="detect"} '
         text = client.get("/metrics").text
         return float(text.partition(line)[2].partition("\n")[0])
 

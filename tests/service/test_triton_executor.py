@@ -73,8 +73,8 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
 
 
 @contextlib.asynccontextmanager
-async def serving(servicer, port=0):
-    server = grpc.aio.server()
+async def serving(servicer, port=0, interceptors=()):
+    server = grpc.aio.server(interceptors=interceptors)
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()

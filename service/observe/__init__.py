@@ -1,0 +1,1 @@
+"""What people see of the service: who asked what, log lines, traces, and what a GPU draws."""
