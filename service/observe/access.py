@@ -78,7 +78,6 @@ def of_http(request: Http, status: int, sent_bytes: int, *, quiet: bool = False)
     target = f"{request.path}?{request.query}" if request.query else request.path
     attributes: dict[str, Any] = {
         "http.request.method": known,
-        "http.response.status_code": status,
         "http.request.body.size": request.received_bytes,
         "http.response.body.size": sent_bytes,
         "url.path": request.path,
@@ -86,6 +85,7 @@ def of_http(request: Http, status: int, sent_bytes: int, *, quiet: bool = False)
         "network.protocol.name": "http",
     }
     optional = {
+        "http.response.status_code": status or None,
         "http.route": request.route,
         "client.address": request.client,
         "user_agent.original": request.user_agent,
@@ -96,7 +96,7 @@ def of_http(request: Http, status: int, sent_bytes: int, *, quiet: bool = False)
         "path": request.path,
         "query": request.query or None,
         "route": request.route,
-        "status": status,
+        "status": status or None,
         "bytes_received": request.received_bytes,
         "bytes_sent": sent_bytes,
         "client": request.client,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ class Receiver(ThreadingHTTPServer):
         self.status = status
         self.delay_s = delay_s
         self.requests: list[ExportTraceServiceRequest] = []
+        # As Triton 2.51 sends them.
+        self.in_json: list[Any] = []
         self.paths: list[str] = []
 
     @property
@@ -50,7 +53,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.paths.append(self.path)
-        self.server.requests.append(ExportTraceServiceRequest.FromString(body))
+        if self.headers["Content-Type"] == "application/json":
+            self.server.in_json.append(json.loads(body))
+        else:
+            self.server.requests.append(ExportTraceServiceRequest.FromString(body))
         time.sleep(self.server.delay_s)
         self.send_response(self.server.status)
         self.send_header("Content-Length", "0")

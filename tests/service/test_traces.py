@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import collections
 import contextlib
 import logging
 import subprocess
@@ -108,6 +110,22 @@ def test_a_span_says_by_convention_what_was_asked_and_answered(serve: Serve, red
     }
     assert root.status.code == root.status.STATUS_CODE_UNSET
     assert attributes(resource)["service.name"] == "gpusq"
+
+
+def test_each_of_several_pictures_has_spans_of_its_own(serve: Serve, red_jpeg: bytes):
+    text = base64.b64encode(red_jpeg).decode()
+    with otlp.receiving() as receiver:
+        with traced(serve, receiver) as client:
+            answer = client.post("/v1/classify", json={"images": [text, text, text]})
+            assert answer.status_code == 200
+        spans = receiver.spans()
+
+    [root] = [span for span in spans if span.name == "POST /v1/classify"]
+    count = collections.Counter(s.name for s in spans if s.parent_span_id == root.span_id)
+    assert {name: count[name] for name in STAGES - {"queue"}} == {
+        "read": 1, "decode": 3, "preprocess": 3, "infer": 3, "postprocess": 3,
+    }  # fmt: skip
+    assert attributes(root)["gpusq.outcome"] == "ok"
 
 
 @pytest.mark.parametrize(
