@@ -10,7 +10,7 @@ BUNDLES := bundles
 # Such as --own-kernels, where cuBLAS and cuDNN are not installed.
 GPU_OPTIONS :=
 PROTO := service/rpc/gpusq/v1/vision.proto
-SOURCES := contract compress service benchmarks tests
+SOURCES := contract compress service gpusq benchmarks tests
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fix test-plan test-system test-gpu test-cuda bundles bench proto constraints clean

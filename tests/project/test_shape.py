@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(
     path
-    for package in ("contract", "compress", "service", "benchmarks")
+    for package in ("contract", "compress", "service", "gpusq", "benchmarks")
     for path in ROOT.glob(f"{package}/**/*.py")
 )
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
