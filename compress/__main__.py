@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from compress import bench_command
+from compress import bench_command, predict_command
 from compress.arguments import (
     Commands,
     add_builder_options,
@@ -188,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     adders = (
         *(_add_compress, _add_ablate, _add_evaluate, _add_publish),
-        *(_add_plan, bench_command.add, _add_count),
+        *(_add_plan, bench_command.add, _add_count, predict_command.add),
     )
     for add in adders:
         add(commands)

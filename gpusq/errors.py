@@ -16,27 +16,39 @@ from dataclasses import dataclass, field
 
 
 class GpusqError(Exception):
-    """Anything this package raises on purpose."""
+    """Anything this package raises on purpose; `code` is stable."""
+
+    code = "failed"
 
 
 class ArgumentError(GpusqError, ValueError):
     """The client cannot be made of these arguments."""
 
+    code = "wrong_argument"
+
 
 class PictureError(GpusqError):
     """What was given is no picture that can be sent."""
+
+    code = "unreadable_picture"
 
 
 class ConnectionFailedError(GpusqError):
     """The service was not reached, or the connection broke before the whole answer had come."""
 
+    code = "connection_failed"
+
 
 class OutOfTimeError(GpusqError):
     """There was no answer within the time that the client has for a call."""
 
+    code = "out_of_time"
+
 
 class AnswerError(GpusqError):
     """What answered does not speak this API."""
+
+    code = "unexpected_answer"
 
 
 @dataclass(frozen=True)
