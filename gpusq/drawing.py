@@ -42,7 +42,8 @@ def draw(data: bytes, answer: PictureAnswer) -> Image.Image:
             f"{answer.image.width} x {answer.image.height}."
         )
     if isinstance(answer, ClassifyAnswer):
-        return _beneath(picture, [(None, f"{p.score:.2f}  {p.label}") for p in answer.predictions])
+        said = [(None, f"{p.score:.2f}  {_short(p.label)}") for p in answer.predictions]
+        return _beneath(picture, said)
     if isinstance(answer, DetectAnswer):
         return _with_things(picture, answer.detections)
     if isinstance(answer, SegmentAnswer):

@@ -119,7 +119,9 @@ class _Asking:
         except GpusqError as error:
             if self._order.json:
                 self._say(json.dumps({"name": name, "problem": _problem(error)}))
-            _complain(f"{table.printable(name)}: {error}")
+            # That a file cannot be read names it.
+            said = str(error) if isinstance(error, PictureError) else f"{name}: {error}"
+            _complain(said)
             return False
         if self._order.json:
             self._say(json.dumps({"name": name, "answer": reading.plain(answer)}))
@@ -133,7 +135,7 @@ class _Asking:
         try:
             target = drawn.save(drawing.draw(data, answer), path)
         except (GpusqError, OSError) as error:
-            _complain(f"{table.printable(str(path))}: it is not drawn: {error}")
+            _complain(f"{path}: it is not drawn: {error}")
             return False
         if not self._order.json:
             self._say(f"  drawn: {table.printable(str(target))}")
@@ -217,7 +219,9 @@ def _files(named: Sequence[Path]) -> Iterator[Path]:
 
 def _read(path: Path) -> bytes:
     if path.is_dir():
-        raise PictureError("Expected a folder with JPEG, PNG or WebP files in it, there is none.")
+        raise PictureError(
+            f"{path}: expected a folder with JPEG, PNG or WebP files, there is none."
+        )
     return pictures.encoded(path)
 
 
@@ -229,4 +233,4 @@ def _problem(error: GpusqError) -> dict[str, Any]:
 
 
 def _complain(line: str) -> None:
-    sys.stderr.write(f"gpusq: {line}\n")
+    sys.stderr.write(f"gpusq: {table.printable(line)}\n")

@@ -15,6 +15,8 @@ from contract.preprocess import MAX_PIXELS
 
 PREFIX: Final = "GPUSQ_"
 MAX_TOP_K: Final = 100
+# Read by `gpusq predict`, from an environment that both may share.
+_OF_CLIENTS: Final = frozenset({"URL", "API_KEY"})
 
 
 def _cpus() -> int:
@@ -69,14 +71,15 @@ def unknown(names: Iterable[str]) -> list[str]:
     Args:
         names: Of environment variables.
 
-    >>> unknown(["GPUSQ_TOPK", "HOME"])
+    >>> unknown(["GPUSQ_TOPK", "GPUSQ_URL", "HOME"])
     ['GPUSQ_TOPK is no setting and changes nothing. Did you mean GPUSQ_TOP_K?']
     """
     known = [name.upper() for name in Settings.model_fields]
     said = []
+    silent = {*known, *_OF_CLIENTS}
     for name in sorted(name for name in names if name.upper().startswith(PREFIX)):
         # The prefix, which all share, would make any name look near.
-        if (own := name.upper().removeprefix(PREFIX)) not in known:
+        if (own := name.upper().removeprefix(PREFIX)) not in silent:
             near = difflib.get_close_matches(own, known, n=1)
             mend = f"Did you mean {PREFIX}{near[0]}?" if near else "docs/settings.md has them all."
             said.append(f"{name} is no setting and changes nothing. {mend}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import threading
 import time
@@ -76,11 +75,6 @@ class Scripted:
         self.url = ""
         self.says: list[Says] = [Says()]
         self.came: list[Came] = []
-
-    def gaps_s(self) -> list[float]:
-        """Return the seconds from each request to the next."""
-        times = [came.at_s for came in self.came]
-        return [b - a for a, b in itertools.pairwise(times)]
 
 
 @contextlib.contextmanager
