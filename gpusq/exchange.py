@@ -22,6 +22,8 @@ DEADLINE_HEADER: Final = "X-Request-Timeout"
 # The longest wait doubles with every attempt. A service restarts within seconds.
 _FIRST_WAIT_S: Final = 0.2
 _LONGEST_WAIT_S: Final = 5.0
+# The service refuses 0.
+_LEAST_TOLD_S: Final = 0.001
 _PASSING: Final = frozenset(
     {
         HTTPStatus.TOO_MANY_REQUESTS,
@@ -121,7 +123,8 @@ def exchange(call: Call[T], policy: Policy) -> Generator[Send | Wait | Done[T], 
         left_s = ends - time.monotonic()
         if left_s <= 0:
             break
-        said = yield Send({**call.headers, DEADLINE_HEADER: f"{left_s:.3f}"}, left_s)
+        told = f"{max(left_s, _LEAST_TOLD_S):.3f}"
+        said = yield Send({**call.headers, DEADLINE_HEADER: told}, left_s)
         if isinstance(said, Reply) and call.is_answer(said):
             yield Done(call.read(said))
             return
