@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 ANSWER: Final = {
     "model": "deit-tiny",
@@ -77,51 +78,56 @@ class Scripted:
         self.came: list[Came] = []
 
 
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    script: ClassVar[Scripted]
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        pass
+
+    def do_GET(self) -> None:
+        self.do_POST()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        peer = self.client_address[1]
+        self.script.came.append(Came(time.monotonic(), self.path, headers, body, peer))
+        says = self.script.says
+        # Whoever asked may have gone.
+        with contextlib.suppress(OSError):
+            self._say(says.pop(0) if len(says) > 1 else says[0])
+
+    def _say(self, says: Says) -> None:
+        time.sleep(says.before_s)
+        self.close_connection = says.cut or not says.status
+        if not says.status:
+            return
+        data = says.said if isinstance(says.said, bytes) else json.dumps(says.said).encode()
+        self.send_response_only(says.status)
+        for name, value in says.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        pieces = [data[i : i + 1] for i in range(len(data))] if says.between_s else [data]
+        for piece in pieces:
+            self.wfile.write(piece[: len(piece) // 2] if says.cut else piece)
+            time.sleep(says.between_s)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+
 @contextlib.contextmanager
-def running() -> Iterator[Scripted]:
-    """Serve a script until the block ends."""
+def running(tls: ssl.SSLContext | None = None) -> Iterator[Scripted]:
+    """Serve a script until the block ends, in the clear or not."""
     script = Scripted()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-            pass
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            peer = self.client_address[1]
-            script.came.append(Came(time.monotonic(), self.path, headers, body, peer))
-            says = script.says.pop(0) if len(script.says) > 1 else script.says[0]
-            # Whoever asked may have gone.
-            with contextlib.suppress(OSError):
-                self._say(says)
-
-        def do_GET(self) -> None:
-            self.do_POST()
-
-        def _say(self, says: Says) -> None:
-            time.sleep(says.before_s)
-            self.close_connection = says.cut or not says.status
-            if not says.status:
-                return
-            data = says.said if isinstance(says.said, bytes) else json.dumps(says.said).encode()
-            self.send_response_only(says.status)
-            for name, value in says.headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            pieces = [data[i : i + 1] for i in range(len(data))] if says.between_s else [data]
-            for piece in pieces:
-                self.wfile.write(piece[: len(piece) // 2] if says.cut else piece)
-                time.sleep(says.between_s)
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        script.url = f"http://127.0.0.1:{server.server_address[1]}"
+    handler = type("Handler", (_Handler,), {"script": script})
+    with _Server(("127.0.0.1", 0), handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        script.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
