@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -163,7 +164,7 @@ def _with_map(picture: Image.Image, answer: SegmentAnswer) -> Image.Image:
     )
 
 
-def _beneath(picture: Image.Image, rows: list[tuple[Colour | None, str]]) -> Image.Image:
+def _beneath(picture: Image.Image, rows: Sequence[tuple[Colour | None, str]]) -> Image.Image:
     """Return the picture with lines of text under it, each with a patch of its colour."""
     if len(rows) > _MOST_ROWS:
         rows = [*rows[: _MOST_ROWS - 1], (None, f"and {len(rows) - _MOST_ROWS + 1} more")]
