@@ -134,6 +134,17 @@ def test_an_answer_that_takes_too_long_is_given_up_in_time(kind, script: Scripte
     assert len(script.came) == 1
 
 
+def test_each_part_of_an_answer_has_only_what_the_parts_before_it_left(script: Scripted):
+    script.says = [Says(before_s=0.5, between_s=1.5)]
+
+    started = time.monotonic()
+    with pytest.raises(gpusq.OutOfTimeError):
+        ask("sync", script.url, timeout_s=0.6)
+
+    # Were the time counted anew for the body, this would take 1.1 s.
+    assert time.monotonic() - started < 1.0
+
+
 def test_a_service_that_is_not_there_is_named(kind):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
