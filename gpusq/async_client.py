@@ -38,9 +38,11 @@ class AsyncClient:
     ) -> None:
         self._policy = connection.policy(timeout_s, retries)
         self._url = connection.address(base_url)
-        headers = connection.headers(api_key)
         self._http = httpx.AsyncClient(
-            base_url=self._url, headers=headers, limits=connection.LIMITS
+            base_url=self._url,
+            headers=connection.headers(api_key),
+            limits=connection.LIMITS,
+            verify=connection.authorities(self._url),
         )
 
     async def __aenter__(self) -> Self:

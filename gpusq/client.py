@@ -47,8 +47,12 @@ class Client:
     ) -> None:
         self._policy = connection.policy(timeout_s, retries)
         self._url = connection.address(base_url)
-        headers = connection.headers(api_key)
-        self._http = httpx.Client(base_url=self._url, headers=headers, limits=connection.LIMITS)
+        self._http = httpx.Client(
+            base_url=self._url,
+            headers=connection.headers(api_key),
+            limits=connection.LIMITS,
+            verify=connection.authorities(self._url),
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -35,6 +35,14 @@ def address(base_url: str) -> httpx.URL:
     return url
 
 
+def authorities(url: httpx.URL) -> ssl.SSLContext | bool:
+    """Return by whom a certificate must be signed, as httpx takes it.
+
+    Without TLS nobody: what is loaded for it would take most of the time in which a client is made.
+    """
+    return True if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 def headers(api_key: str | None) -> dict[str, str]:
     """Return the headers of every request.
 
