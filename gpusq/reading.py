@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import types
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from gpusq.errors import AnswerError
 
@@ -53,8 +53,6 @@ def _read(kind: Any, value: object, where: str) -> Any:
     if origin in (Union, types.UnionType):
         (inner,) = (member for member in get_args(kind) if member is not type(None))
         return None if value is None else _read(inner, value, where)
-    if origin is Literal and value in get_args(kind):
-        return value
     if origin is tuple and isinstance(value, list):
         return _tuple(get_args(kind), value, where)
     if origin is Mapping and isinstance(value, dict):

@@ -1,0 +1,67 @@
+"""JSON into answers: what is taken, and what is said of the rest."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+import gpusq
+from gpusq import reading
+
+AREA = {"label_id": "3", "label": "sky", "index": 2, "area_px": 12, "share": 1}
+SEGMENT: dict[str, Any] = {
+    "model": "m",
+    "version": 1,
+    "image": {"width": 4, "height": 3},
+    "timings_ms": {"total": 2},
+    "request_id": "id",
+    "classes": [AREA],
+    "unseen_px": 0,
+    "class_map": "iVBORw==",
+}
+
+
+def test_numbers_lists_and_bytes_have_the_types_that_are_declared():
+    answer = reading.read(gpusq.SegmentAnswer, SEGMENT)
+
+    assert answer.classes == (gpusq.Area("3", "sky", 2, 12, 1.0),)
+    assert type(answer.classes[0].share) is float
+    assert answer.class_map == b"\x89PNG"
+
+
+def test_what_is_read_is_written_the_same():
+    assert reading.plain(reading.read(gpusq.SegmentAnswer, SEGMENT)) == SEGMENT
+
+
+def test_fields_of_a_newer_service_are_left_out_and_null_is_absence():
+    newer = {**SEGMENT, "colour": "blue", "class_map": None, "image": {**SEGMENT["image"], "d": 3}}
+
+    answer = reading.read(gpusq.SegmentAnswer, newer)
+
+    assert answer.class_map is None
+    assert answer.image == gpusq.Size(4, 3)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"version": "1"}, "Expected int in version, got '1'"),
+        ({"version": True}, "Expected int in version, got True"),
+        ({"model": None}, "Expected str in model, got None"),
+        ({"image": [4, 3]}, "Expected Size in image"),
+        ({"image": {"width": 4}}, "Expected 'height' in image, it is not there"),
+        ({"classes": {}}, "in classes, got {}"),
+        ({"classes": [{**AREA, "share": "all"}]}, "Expected float in share, got 'all'"),
+        ({"classes": [{**AREA, "rle": {"size": [3], "counts": "0"}}]}, "Expected 2 values in size"),
+        ({"class_map": "no base64"}, "Expected base64 in class_map"),
+        ({"timings_ms": {"total": "2"}}, "Expected float in timings_ms"),
+        ({"model": {"name": "x" * 1000}}, "got {'name': 'xxx"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_its_place(changed, said):
+    with pytest.raises(gpusq.AnswerError, match=re.escape(said)) as caught:
+        reading.read(gpusq.SegmentAnswer, {**SEGMENT, **changed})
+
+    assert len(str(caught.value)) < 200
