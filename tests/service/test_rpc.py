@@ -94,11 +94,15 @@ def calls_without_a_message(both: Both, count: int) -> Iterator[list[Any]]:
         ended.wait(20)
         yield from ()
 
-    call = both.channel.stream_unary("/gpusq.v1.Vision/Classify")
+    begin = both.channel.stream_unary("/gpusq.v1.Vision/Classify").future
+    calls = [begin(nothing(), timeout=20) for _ in range(count)]
     try:
-        yield [call.future(nothing(), timeout=20) for _ in range(count)]
+        yield calls
     finally:
         ended.set()
+        # Their places are free again once they have ended.
+        for call in calls:
+            call.exception()
 
 
 @pytest.mark.parametrize(
