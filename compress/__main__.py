@@ -32,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["serve"]:
-        _serve(arguments[1:])
+        _become("service", arguments[1:])
+    if arguments[:1] == ["keys"]:
+        _become("service.security", arguments[1:])
     parsed = _parser().parse_args(arguments)
     telemetry.switch_off()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -63,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _serve(arguments: list[str]) -> None:
+def _become(module: str, arguments: list[str]) -> None:
     if importlib.util.find_spec("uvicorn") is None:
         print(
             "gpusq: serving needs uvicorn. Install it: pip install '.[service]' in the checkout",
@@ -73,7 +75,7 @@ def _serve(arguments: list[str]) -> None:
     # Becomes the gateway instead of importing it: the two halves share no process, and signals
     # reach it directly. Safe path: not whatever the working directory calls "service".
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-    command = [sys.executable, "-m", "service", *arguments]
+    command = [sys.executable, "-m", module, *arguments]
     os.execve(sys.executable, command, environment)  # noqa: S606
 
 
@@ -192,8 +194,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     for add in adders:
         add(commands)
-    # Its options are the gateway's own: 'gpusq serve --help' shows them.
+    # Their options are the gateway's own: 'gpusq serve --help' shows them.
     commands.add_parser("serve", help="start the gateway over a model repository", add_help=False)
+    commands.add_parser("keys", help="make, list and revoke a gateway's API keys", add_help=False)
     return parser
 
 

@@ -26,6 +26,8 @@ from service.executors import choice
 from service.gateway import Gateway
 from service.observe import logs
 from service.rpc.server import Server
+from service.security import floors
+from service.security.tls import Certificates
 from service.settings import Settings, unknown
 
 logger = logging.getLogger("service")
@@ -48,7 +50,7 @@ def main() -> int:
     try:
         settings = _settings()
         logs.configure(settings.log_level, settings.log_format)
-        for said in unknown(os.environ):
+        for said in (*unknown(os.environ), *floors.below()):
             logger.warning("%s", said)
         # It warns of every malformed form, which is the client's business and answered there.
         logging.getLogger("python_multipart").setLevel(logging.ERROR)
@@ -72,24 +74,35 @@ def serve(settings: Settings) -> None:
         listener = held.enter_context(listening.http(settings))
         rpc_listener = held.enter_context(listening.grpc(settings)) if settings.grpc else None
         app = create_app(settings, choice.load(settings), rpc_listener)
-        config = uvicorn.Config(
-            app,
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            # Proxies and HTTP clients keep a connection for up to 60 s. Were we the first to close
-            # it, a request might be on its way.
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=settings.drain_timeout_s,
-        )
+        config = configured(app, settings)
         try:
             _Server(app, config, settings.stop_grace_s).run(sockets=[listener])
         finally:
             logger.info("stopped")
+
+
+def configured(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """Say how the application is served over HTTP."""
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        # Proxies and HTTP clients keep a connection for up to 60 s. Were we the first to close
+        # it, a request might be on its way.
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=settings.drain_timeout_s,
+    )
+    certificates: Certificates | None = app.state.access.certificates
+    if certificates is not None:
+        config.load()
+        # Its own would be made of the files once; this one takes up renewed ones.
+        config.ssl = certificates.context
+    return config
 
 
 class _Server(uvicorn.Server):
@@ -120,9 +133,12 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         for listener in sockets or ():
             host, port = listener.getsockname()[:2]
-            logger.info("ready at http://%s:%d", f"[{host}]" if ":" in host else host, port)
+            scheme = "https" if self.config.ssl else "http"
+            name = f"[{host}]" if ":" in host else host
+            logger.info("ready at %s://%s:%d", scheme, name, port)
         if self._rpc is not None:
-            logger.info("ready at grpc://%s", self._rpc.address)
+            scheme = "grpcs" if self.config.ssl else "grpc"
+            logger.info("ready at %s://%s", scheme, self._rpc.address)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop both transports at once; the application's end waits for gRPC's."""

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Lifespan
 
 from service.errors import StartError
@@ -18,12 +19,15 @@ from service.executors.executor import Executor
 from service.gateway import Gateway
 from service.observe import gpu, tracing
 from service.observe.observer import Observer
-from service.rest import pages, problems, routes, schema
+from service.rest import headers, pages, problems, routes, schema
 from service.rest.edge import Edge
 from service.rest.fetch import Fetcher
+from service.rest.guard import Guard
 from service.rest.linger import Linger
+from service.rpc.guard import KeyGuard
 from service.rpc.server import Server
 from service.rpc.vision import Vision
+from service.security.access import Access
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -47,9 +51,11 @@ def create_app(
         rpc_listener: Where gRPC is to answer, bound and not listening; None for nowhere.
 
     Raises:
-        StartError: No model can be asked, or the default model is not among those that can.
+        StartError: No model can be asked, or the default model is not among those that can; the
+            API keys or the certificate cannot be used.
     """
     gateway = Gateway(executor, settings)
+    access = Access.of(settings, gateway.metrics.count_key)
     observer = Observer(tracing.start(settings, os.environ))
     if not executor.discovers:
         _require_default(gateway)
@@ -57,7 +63,7 @@ def create_app(
     for name, reason in sorted(gateway.unavailable.items()):
         logger.warning("model %s is unavailable: %s", name, reason)
 
-    rpc = None if rpc_listener is None else _rpc(gateway, settings, rpc_listener, observer)
+    rpc = None if rpc_listener is None else _rpc(gateway, settings, rpc_listener, observer, access)
     app = FastAPI(
         title="GPUSQ-ViT",
         summary="Sparse INT8 Vision Transformers, served",
@@ -70,37 +76,52 @@ def create_app(
         redirect_slashes=False,
         # It would trace beside us, with no word of models and stages.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
-        lifespan=_lifespan(gateway, observer, rpc),
+        lifespan=_lifespan(gateway, observer, access, rpc),
     )
     app.state.gateway = gateway
     app.state.settings = settings
     app.state.fetcher = Fetcher(settings.url_hosts)
     app.state.rpc = rpc
     app.state.observer = observer
+    app.state.access = access
     app.include_router(routes.router)
     app.include_router(pages.router)
     problems.install(app)
     schema.install(app)
-    app.add_middleware(Edge, observer=observer)
-    app.add_middleware(Linger)
+    _wrap(app, settings, observer, access)
     return app
 
 
-def _lifespan(gateway: Gateway, observer: Observer, rpc: Server | None) -> Lifespan[FastAPI]:
+def _wrap(app: FastAPI, settings: Settings, observer: Observer, access: Access) -> None:
+    """Put the layers around an application, the innermost first."""
+    if access.gatekeeper is not None:
+        app.add_middleware(
+            Guard, gatekeeper=access.gatekeeper, metrics_need_key=settings.metrics_need_key
+        )
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, **headers.cors(settings.cors_origins))
+    app.add_middleware(Edge, observer=observer, tls=access.certificates is not None)
+    app.add_middleware(Linger)
+
+
+def _lifespan(
+    gateway: Gateway, observer: Observer, access: Access, rpc: Server | None
+) -> Lifespan[FastAPI]:
     """Return what runs beside the requests, from the start to the stop."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         if (gpus := gpu.find()) is not None:
             gateway.metrics.add(gpus)
-        watching = asyncio.create_task(gateway.watch())
+        watching = [asyncio.create_task(watch()) for watch in (gateway.watch, access.watch)]
         if rpc is not None:
             await rpc.start()
         yield
         if rpc is not None:
             await rpc.stop()
-        watching.cancel()
-        await asyncio.wait([watching])
+        for task in watching:
+            task.cancel()
+        await asyncio.wait(watching)
         gateway.close()
         observer.close()
 
@@ -108,9 +129,15 @@ def _lifespan(gateway: Gateway, observer: Observer, rpc: Server | None) -> Lifes
 
 
 def _rpc(
-    gateway: Gateway, settings: Settings, listener: socket.socket, observer: Observer
+    gateway: Gateway,
+    settings: Settings,
+    listener: socket.socket,
+    observer: Observer,
+    access: Access,
 ) -> Server:
-    server = Server(gateway, settings, listener, observer)
+    server = Server(gateway, settings, listener, observer, access.certificates)
+    if access.gatekeeper is not None:
+        server.guard(KeyGuard(access.gatekeeper))
     server.add(Vision(gateway, settings))
     return server
 

@@ -2,6 +2,7 @@
 
 ServiceError (Exception)
 ├── StartError      the service cannot start: one line on stderr, exit code 2
+├── KeysError       the file of API keys cannot be read or changed
 ├── ModelError      one model cannot be loaded or run; the others can
 │   └── VersionGoneError  its version was replaced while a request was on its way
 ├── GoneError       whoever asked went away; nobody waits for an answer
@@ -27,6 +28,10 @@ class StartError(ServiceError):
     """The service cannot start with these settings."""
 
 
+class KeysError(ServiceError):
+    """The file of API keys cannot be read, or not changed as asked."""
+
+
 class ModelError(ServiceError):
     """A model of the repository cannot be loaded or run."""
 
@@ -48,10 +53,14 @@ class Code(str, Enum):
     TOO_MANY_BYTES = "too_many_bytes"
     TOO_MANY_PIXELS = "too_many_pixels"
     BAD_IMAGE = "bad_image"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
     UNKNOWN_MODEL = "unknown_model"
     WRONG_TASK = "wrong_task"
     MODEL_UNAVAILABLE = "model_unavailable"
     EXECUTOR_UNAVAILABLE = "executor_unavailable"
+    RATE_LIMITED = "rate_limited"
+    QUOTA_EXCEEDED = "quota_exceeded"
     OVERLOADED = "overloaded"
     FETCH_FAILED = "fetch_failed"
     READ_TIMEOUT = "read_timeout"

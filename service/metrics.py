@@ -76,6 +76,12 @@ class Metrics:
             registry=self._registry,
         )
         self._make_gauges()
+        self._key_requests = Counter(
+            "gpusq_key_requests",
+            "Requests by API key and how they were let in: admitted, or the error code.",
+            ("key", "outcome"),
+            registry=self._registry,
+        )
 
     def take_up(self, models: Mapping[str, Model], unavailable: Iterable[str]) -> None:
         """Learn which models there are; only these become label values, so no client adds one.
@@ -143,6 +149,10 @@ class Metrics:
     def shed(self, reason: str) -> None:
         """Count one request that found no place: for `requests`, `bytes` or `time`."""
         self._sheds.labels(reason).inc()
+
+    def count_key(self, key: str, outcome: str) -> None:
+        """Count one request that needed an API key; ``key`` is the id of one in the file, or ''."""
+        self._key_requests.labels(key, outcome).inc()
 
     def waits(self, queue: str) -> Callable[[], None]:
         """Count one more that waits.

@@ -17,6 +17,9 @@ PREFIX: Final = "GPUSQ_"
 MAX_TOP_K: Final = 100
 # Read by `gpusq predict`, from an environment that both may share.
 _OF_CLIENTS: Final = frozenset({"URL", "API_KEY"})
+_ORIGIN: Final = r"https?://[A-Za-z0-9.:\[\]-]+"
+# None, all, or some, as browsers send them: without a path.
+ORIGINS: Final = rf"^(|\*|{_ORIGIN}(,\s*{_ORIGIN})*)$"
 
 
 def _cpus() -> int:
@@ -52,6 +55,13 @@ class Settings(BaseSettings):
     read_timeout_s: float = Field(30.0, gt=0, le=300)
     stop_grace_s: float = Field(2.0, ge=0, le=300)
     drain_timeout_s: int = Field(25, ge=0, le=600)
+    api_keys: Path | None = None
+    metrics_need_key: bool = False
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    # Separated by commas.
+    cors_origins: str = Field("", pattern=ORIGINS)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     otlp_endpoint: str | None = Field(None, pattern=r"^https?://[^\s/]+")

@@ -124,7 +124,7 @@ def of_rpc(method: str, status: str, peer: str | None, *, quiet: bool = False) -
     '127.0.0.1 "gRPC /gpusq.v1.Vision/Classify" OK'
     """
     method = method.removeprefix("/")
-    client = _address(peer)
+    client = address(peer)
     attributes = {
         "rpc.system.name": "grpc",
         "rpc.method": method,
@@ -140,10 +140,10 @@ def of_rpc(method: str, status: str, peer: str | None, *, quiet: bool = False) -
     )
 
 
-def _address(peer: str | None) -> str | None:
+def address(peer: str | None) -> str | None:
     """Return the address in what gRPC says of the other side; None where there is none.
 
-    >>> _address("ipv6:%5B::1%5D:5000"), _address("unix:/a")
+    >>> address("ipv6:%5B::1%5D:5000"), address("unix:/a")
     ('::1', None)
     """
     kind, _, rest = unquote(peer or "").partition(":")

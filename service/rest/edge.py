@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -14,17 +15,12 @@ from service.gateway import Gateway
 from service.observe import access
 from service.observe.exchange import Exchange
 from service.observe.observer import Observer, asked
-from service.rest import inference, problems
+from service.rest import headers, inference, problems
 
 logger = logging.getLogger(__name__)
 
 # Probes come every few seconds and say nothing.
 _QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-_HEADERS: Final = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
-}
 
 
 class Edge:
@@ -33,10 +29,12 @@ class Edge:
     Args:
         app: What answers.
         observer: Sees every request.
+        tls: Whether it answers over TLS alone.
     """
 
-    def __init__(self, app: ASGIApp, observer: Observer) -> None:
+    def __init__(self, app: ASGIApp, observer: Observer, *, tls: bool = False) -> None:
         self._app = app
+        self._headers = headers.of_answers(tls=tls)
         self._observer = observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,14 +42,14 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        quiet, headers = scope["path"] in _QUIET, Headers(scope=scope)
-        with self._observer.exchange(asked(headers.items()), traced=not quiet) as exchange:
+        quiet, given = scope["path"] in _QUIET, Headers(scope=scope)
+        with self._observer.exchange(asked(given.items()), traced=not quiet) as exchange:
             scope["request_id"] = exchange.request_id
             inference.begin(scope)
             exchange.ledger = scope.get("ledger")
             # HEAD is GET without a body, which the server leaves out by its own copy of the method.
             inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
-            seen = _Seen(exchange, scope, receive, send)
+            seen = _Seen(exchange, scope, receive, _with(self._headers, send))
             try:
                 await self._answer(inner, seen)
             finally:
@@ -69,6 +67,19 @@ class Edge:
                 error = GatewayError(Code.INTERNAL, "The log has the reason, by this instance.")
                 response = problems.answer(Request(scope), error)
                 await response(scope, seen.receive, seen.send)
+
+
+def _with(headers: Mapping[str, str], send: Send) -> Send:
+    """Return what sends an answer with these headers, unless it has its own."""
+
+    async def marked(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            own = MutableHeaders(scope=message)
+            for name, value in headers.items():
+                own.setdefault(name, value)
+        await send(message)
+
+    return marked
 
 
 class _Seen:
@@ -91,13 +102,11 @@ class _Seen:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-ID"] = self._exchange.request_id
-            for name, value in _HEADERS.items():
-                headers.setdefault(name, value)
+            own = MutableHeaders(scope=message)
+            own["X-Request-ID"] = self._exchange.request_id
             if self._leaving():
                 # A connection that is closed at the stop may carry the next request already.
-                headers["Connection"] = "close"
+                own["Connection"] = "close"
         self.sent_bytes += len(message.get("body", b""))
         await self._send(message)
 

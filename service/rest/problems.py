@@ -26,10 +26,14 @@ STATUS: Final = {
     Code.TOO_MANY_BYTES: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     Code.TOO_MANY_PIXELS: HTTPStatus.UNPROCESSABLE_ENTITY,
     Code.BAD_IMAGE: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Code.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+    Code.FORBIDDEN: HTTPStatus.FORBIDDEN,
     Code.UNKNOWN_MODEL: HTTPStatus.NOT_FOUND,
     Code.WRONG_TASK: HTTPStatus.UNPROCESSABLE_ENTITY,
     Code.MODEL_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     Code.EXECUTOR_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.RATE_LIMITED: HTTPStatus.TOO_MANY_REQUESTS,
+    Code.QUOTA_EXCEEDED: HTTPStatus.TOO_MANY_REQUESTS,
     Code.OVERLOADED: HTTPStatus.TOO_MANY_REQUESTS,
     Code.FETCH_FAILED: HTTPStatus.UNPROCESSABLE_ENTITY,
     Code.READ_TIMEOUT: HTTPStatus.REQUEST_TIMEOUT,
@@ -43,10 +47,14 @@ TITLES: Final = {
     Code.TOO_MANY_BYTES: "The body is too large",
     Code.TOO_MANY_PIXELS: "The picture has too many pixels",
     Code.BAD_IMAGE: "The picture cannot be read",
+    Code.UNAUTHENTICATED: "A valid API key is needed",
+    Code.FORBIDDEN: "The API key is not for this",
     Code.UNKNOWN_MODEL: "There is no such model",
     Code.WRONG_TASK: "The model is for another task",
     Code.MODEL_UNAVAILABLE: "The model is unavailable",
     Code.EXECUTOR_UNAVAILABLE: "What runs the networks cannot be reached",
+    Code.RATE_LIMITED: "Too many requests in a short time",
+    Code.QUOTA_EXCEEDED: "The API key's requests of this day are used up",
     Code.OVERLOADED: "The service is busy",
     Code.FETCH_FAILED: "The picture cannot be fetched",
     Code.READ_TIMEOUT: "The body did not arrive in time",
@@ -61,6 +69,8 @@ _CLOSING: Final = frozenset({Code.TOO_MANY_BYTES, Code.READ_TIMEOUT})
 def answer(request: Request, error: GatewayError) -> Response:
     """Return the problem that a gateway error is."""
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    if error.code is Code.UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = "Bearer"
     if error.code in _CLOSING:
         headers["Connection"] = "close"
     code = error.code

@@ -10,10 +10,17 @@ from fastapi.openapi.utils import get_openapi
 
 from service.errors import Code
 from service.rest.brought import MOST_PICTURES
+from service.rest.guard import scope_of
 from service.rest.inference import HEADER
 from service.rest.problem import Problem
 from service.rest.problems import MEDIA_TYPE, STATUS, TITLES
 
+# What asking for keys adds to a route.
+_REFUSING: Final = (
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.TOO_MANY_REQUESTS,
+)
 _BYTES: Final = {"schema": {"type": "string", "format": "binary"}}
 _SERVER_TIMING: Final = {
     HEADER: {
@@ -87,6 +94,11 @@ def _problem(status: HTTPStatus) -> dict[str, Any]:
         },
         "headers": dict(_SERVER_TIMING),
     }
+    if status is HTTPStatus.UNAUTHORIZED:
+        described["headers"]["WWW-Authenticate"] = {
+            "description": "`Bearer`.",
+            "schema": {"type": "string"},
+        }
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.GATEWAY_TIMEOUT):
         described["headers"]["Retry-After"] = {
             "description": "Seconds to wait.",
@@ -103,7 +115,7 @@ def responses(description: str, **more: Any) -> dict[int | str, dict[str, Any]]:
         more: Other content than JSON, by media type.
     """
     success = {"description": description, "headers": dict(_SERVER_TIMING), **more}
-    statuses = sorted(set(STATUS.values()))
+    statuses = sorted(set(STATUS.values()) - {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
     return {200: success, **{int(status): _problem(status) for status in statuses}}
 
 
@@ -125,7 +137,29 @@ def install(app: FastAPI) -> None:
                 license_info=app.license_info,
             )
             document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+            if app.state.access.gatekeeper is not None:
+                _say_keys(document, metrics_need_key=app.state.settings.metrics_need_key)
             app.openapi_schema = document
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way
+
+
+def _say_keys(document: dict[str, Any], *, metrics_need_key: bool) -> None:
+    """Add to each route that needs a key how to send it, and what comes back without a good one."""
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
+        "header": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "X-API-Key",
+            "description": "The same key, where Authorization is taken by a proxy.",
+        },
+    }
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            needed = scope_of(method.upper(), path, metrics_need_key=metrics_need_key)
+            if needed is not None:
+                operation["security"] = [{"bearer": []}, {"header": []}]
+                for status in _REFUSING:
+                    operation["responses"].setdefault(str(int(status)), _problem(status))

@@ -29,8 +29,11 @@ from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# Looks at a call before its message is read, and raises GatewayError to refuse it.
-Guard = Callable[[Call], Awaitable[None]]
+# Looks at a message, and raises GatewayError to refuse it; None is that of a stream.
+MessageCheck = Callable[[Any], None]
+# Looks at a call before its message is read, and raises GatewayError to refuse it; returns what
+# only the message can tell.
+Guard = Callable[[Call], Awaitable[MessageCheck | None]]
 
 # Probes come every few seconds and say nothing.
 _QUIET: Final = ("/grpc.health.", "/grpc.reflection.")
@@ -85,7 +88,8 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc] # has no types
     def _streaming(self, handler: Any, method: str) -> Any:
         async def respond(messages: Any, context: Any) -> AsyncIterator[Any]:
             async with self._entered(method, context) as call:
-                await self._checked(call)
+                for check in await self._checked(call):
+                    check(None)
                 inner = handler.stream_stream or handler.unary_stream
                 async for response in inner(messages, context):
                     yield response
@@ -98,15 +102,17 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc] # has no types
 
     async def _respond(self, handler: Any, call: Call, context: Any) -> Any:
         with self._place(call.method):
-            await self._checked(call)
+            checks = await self._checked(call)
             with self._counted(call.method):
                 request = _parsed(handler, await self._message(call, context))
+                for check in checks:
+                    check(request)
             return await handler.unary_unary(request, context)
 
-    async def _checked(self, call: Call) -> None:
+    async def _checked(self, call: Call) -> list[MessageCheck]:
         with self._counted(call.method):
-            for guard in self._guards:
-                await guard(call)
+            left = [await guard(call) for guard in self._guards]
+        return [check for check in left if check is not None]
 
     async def _message(self, call: Call, context: Any) -> bytes:
         with call.ledger.stage("read"):

@@ -14,9 +14,11 @@ from grpc_reflection.v1alpha import reflection_pb2_grpc
 from service.errors import StartError
 from service.gateway import Gateway
 from service.observe.observer import Observer
+from service.rpc import credentials
 from service.rpc.edge import Edge, Guard
 from service.rpc.health import Health
 from service.rpc.reflection import Reflection
+from service.security.tls import Certificates
 from service.settings import Settings
 
 _HEALTH: Final = "grpc.health.v1.Health"
@@ -53,11 +55,18 @@ class Server:
         settings: Limits.
         listener: Holds the address, bound and not listening; gRPC takes it over at the start.
         observer: Sees every call.
+        certificates: What it shows; None without TLS.
     """
 
     def __init__(
-        self, gateway: Gateway, settings: Settings, listener: socket.socket, observer: Observer
+        self,
+        gateway: Gateway,
+        settings: Settings,
+        listener: socket.socket,
+        observer: Observer,
+        certificates: Certificates | None = None,
     ) -> None:
+        self._certificates = certificates
         self._gateway = gateway
         self._settings = settings
         self._listener = listener
@@ -105,7 +114,11 @@ class Server:
             Reflection([*names, _HEALTH, _REFLECTION], self._leaving), self._server
         )
         try:
-            self._server.add_insecure_port(self.address)
+            if self._certificates is None:
+                self._server.add_insecure_port(self.address)
+            else:
+                shown = credentials.of(self._certificates)
+                self._server.add_secure_port(self.address, shown)
         except RuntimeError as error:
             raise StartError(
                 f"cannot listen at {self.address} for gRPC: somebody else has taken it. Choose "

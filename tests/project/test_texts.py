@@ -14,6 +14,7 @@ from compress.__main__ import _parser
 from contract.card import Accuracy, ModelCard, Precision
 from contract.plan_card import PlanCard
 from contract.preprocess import Preprocessing
+from service.security import keys_command
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -65,7 +66,9 @@ def test_every_make_command_that_people_read_is_a_target(page):
 def test_every_gpusq_command_that_people_read_is_understood(page):
     for words in commands_in(page.read_text(encoding="utf-8")):
         # Serving is understood by the service. The parser ends the test with its complaint.
-        if words[0] == "gpusq" and words[1] != "serve":
+        if words[:2] == ["gpusq", "keys"]:
+            keys_command.parser().parse_args(words[2:])
+        elif words[0] == "gpusq" and words[1] != "serve":
             _parser().parse_args(words[1:])
 
 

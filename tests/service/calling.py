@@ -21,6 +21,7 @@ from service.rpc.gpusq.v1 import vision_pb2 as messages
 from service.settings import Settings
 from tests.conftest import Serve
 from tests.service.asking import post, server_timing
+from tests.service.keyring import Keyring
 
 REQUESTS: dict[str, Any] = {
     "Classify": (messages.ClassifyRequest, messages.ClassifyResponse),
@@ -138,6 +139,12 @@ class Both:
         self.rest = rest
         self.channel = channel
         self.app = app
+        self._metadata: tuple[tuple[str, str], ...] = ()
+
+    def bring(self, keyring: Keyring, name: str) -> None:
+        """Send a key with every request from now on."""
+        self.rest.headers.update(keyring.headers(name))
+        self._metadata = keyring.metadata(name)
 
     def ask_rest(self, task: str, image: bytes, **options: Any) -> Said:
         response = post(self.rest, image, task=task, **options)
@@ -153,7 +160,8 @@ class Both:
         name = task.capitalize()
         request = message(name, image=image, **options)
         try:
-            response = method(self.channel, name)(request, timeout=30)
+            call = method(self.channel, name)
+            response = call(request, timeout=30, metadata=self._metadata)
         except grpc.RpcError as error:
             came = failure(error)
             stages = frozenset(came.timings_ms) - {"read"}

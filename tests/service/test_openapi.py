@@ -18,6 +18,8 @@ from service.app import create_app
 from service.executors import choice
 from service.settings import Settings
 from tests.conftest import Serve, encoded
+from tests.service.fakes import FakeExecutor
+from tests.service.keyring import Keyring
 
 PICTURE: Final = encoded(Image.new("RGB", (40, 30), "red"))
 # make test-system looks longer.
@@ -41,6 +43,13 @@ CHECKS: Final = (
 )
 # A case may well have chosen not to wait for its answer.
 PATIENT: Final = 1.0
+# Each of these keys is refused for a reason of its own.
+KEYS: Final[dict[str, dict[str, Any]]] = {
+    "slow": {"rate": 0.001},
+    "spent": {"quota": 1},
+    "other": {"models": ["none"]},
+    "scraper": {"scopes": ["metrics"]},
+}
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +102,46 @@ def test_no_operation_fails_or_answers_what_is_not_described(document: Any, path
 
 def test_every_operation_is_tried(document: Any):
     assert set(document) == set(PATHS)
+
+
+@pytest.fixture(scope="module")
+def keyring(tmp_path_factory: pytest.TempPathFactory) -> Keyring:
+    made = Keyring(tmp_path_factory.mktemp("keys") / "keys.json")
+    for name, chosen in KEYS.items():
+        made.add(name, **chosen)
+    return made
+
+
+@pytest.fixture(scope="module")
+def keyed(keyring: Keyring, serve: Serve) -> Iterator[httpx.Client]:
+    given = Settings(api_keys=keyring.path, metrics_need_key=True, deadline_s=30)
+    with serve(create_app(given, FakeExecutor())) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def keyed_document(keyed: httpx.Client) -> Any:
+    return schemathesis.openapi.from_url(f"{keyed.base_url}/openapi.json")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_refusal_of_a_key_is_described(keyed_document: Any, keyring: Keyring, path: str):
+    [operation] = keyed_document[path].values()
+    statuses = set()
+
+    @given(case=operation.as_strategy())
+    @settings(
+        max_examples=2, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
+    def holds(case: Any) -> None:
+        wrong = {"Authorization": "Bearer guess"}
+        for headers in (*map(keyring.headers, KEYS), wrong):
+            answer = case.call(headers=headers)
+            case.validate_response(answer, checks=CHECKS)
+            statuses.add(answer.status_code)
+
+    holds()
+
+    opened = path in ("/healthz", "/readyz")
+    assert opened or {401, 403} <= statuses
+    assert opened or path == "/metrics" or 429 in statuses

@@ -21,6 +21,7 @@ from tests.service import calling
 from tests.service.asking import MAX_BODY_BYTES, MAX_PIXELS
 from tests.service.calling import Both, Said
 from tests.service.fakes import FakeExecutor, Never
+from tests.service.keyring import Keyring
 from tests.service.test_rest import PICTURES, on_its_side
 
 THINGS: dict[str, finding.Box] = {"red": (20, 24, 120, 100), "blue": (150, 80, 301, 221)}
@@ -226,6 +227,44 @@ def test_a_network_that_fails_and_one_that_cannot_be_reached(serve: Serve, red_j
         executor.error = None
         executor.down = "Nothing answers at 127.0.0.1:1."
         assert same(both, "classify", red_jpeg).code == "executor_unavailable"
+
+
+def timeless(said: Said) -> Said:
+    """Leave out the seconds that are left, which go on between two requests."""
+    detail = re.sub(r"in \d+ s\.", "", str(said.detail))
+    return replace(said, detail=detail, retry_after=said.retry_after and "soon")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "code"),
+    [
+        ({}, None),
+        ({"scopes": ["models"]}, "forbidden"),
+        ({"models": ["other"]}, "forbidden"),
+        ({"rate": 0.001}, "rate_limited"),
+        ({"quota": 1}, "quota_exceeded"),
+        ({"not_after": "2020-02-29"}, "unauthenticated"),
+        (None, "unauthenticated"),
+    ],
+)
+def test_keys(
+    serve: Serve,
+    tmp_path: Path,
+    red_jpeg: bytes,
+    chosen: dict[str, Any] | None,
+    code: str | None,
+):
+    keyring = Keyring(tmp_path / "keys.json")
+    keyring.add("ann", **(chosen or {}))
+    with calling.both(serve, Settings(api_keys=keyring.path), FakeExecutor()) as both:
+        if chosen is not None:
+            both.bring(keyring, "ann")
+        # Both count on one rate and one quota, which the first request uses up.
+        both.ask_rest("classify", red_jpeg)
+        rest, rpc = (ask("classify", red_jpeg) for ask in (both.ask_rest, both.ask_grpc))
+
+    assert rest.code == code
+    assert timeless(rpc) == timeless(rest)
 
 
 def test_the_suite_meets_every_code_that_both_can_have():

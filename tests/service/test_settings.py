@@ -42,6 +42,14 @@ def test_values_out_of_range_are_refused(wrong: dict[str, float]):
         Settings(**wrong)
 
 
+@pytest.mark.parametrize(
+    "origins", ["app.example", "https://app.example/", "https://a.example b", "*,https://a.example"]
+)
+def test_an_origin_that_no_browser_sends_is_refused(origins: str):
+    with pytest.raises(ValidationError):
+        Settings(cors_origins=origins)
+
+
 def test_every_setting_is_known_in_any_case():
     names = [f"GPUSQ_{name.upper()}" for name in Settings.model_fields]
 

@@ -1,0 +1,1 @@
+"""Who may ask: API keys, their scopes, rates and quotas; certificates. No transport is named."""

@@ -1,0 +1,27 @@
+"""What is asked of every file with a secret or a permission in it."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+# When it was written, which one it is, how long: changes with the file, by whatever it is replaced.
+Look = tuple[int, int, int]
+
+
+def look(path: Path) -> Look:
+    """Return what changes when a file does.
+
+    Raises:
+        OSError: There is no such file, or it may not be looked at.
+    """
+    found = path.stat()
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def is_open(path: Path) -> bool:
+    """Say whether everyone on the machine may read or write a file; no if it is gone."""
+    try:
+        return bool(path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH))
+    except OSError:
+        return False
