@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -69,14 +68,14 @@ class Edge:
                 await response(scope, seen.receive, seen.send)
 
 
-def _with(headers: Mapping[str, str], send: Send) -> Send:
-    """Return what sends an answer with these headers, unless it has its own."""
+def _with(own: headers.Raw, send: Send) -> Send:
+    """Return what sends an answer with these headers, but for those that it has itself."""
 
     async def marked(message: Message) -> None:
         if message["type"] == "http.response.start":
-            own = MutableHeaders(scope=message)
-            for name, value in headers.items():
-                own.setdefault(name, value)
+            given = list(message.get("headers", ()))
+            has = {name for name, _ in given}
+            message["headers"] = given + [header for header in own if header[0] not in has]
         await send(message)
 
     return marked

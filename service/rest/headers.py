@@ -6,7 +6,10 @@ from typing import Any, Final
 
 from service.rest import inference
 
-_ALWAYS: Final = {
+# As servers send them: encoded once, for every answer.
+Raw = list[tuple[bytes, bytes]]
+
+ALWAYS: Final = {
     # A picture that was sent cannot come back as a script.
     "X-Content-Type-Options": "nosniff",
     # Nobody is told which model was asked.
@@ -26,16 +29,17 @@ _ALWAYS: Final = {
 }
 # Thirty days. Browsers apply it to every port of the host, so a year would bind an operator who
 # gives TLS up, or has another service there, for that long.
-_OVER_TLS: Final = {"Strict-Transport-Security": "max-age=2592000"}
+OVER_TLS: Final = {"Strict-Transport-Security": "max-age=2592000"}
 
 
-def of_answers(*, tls: bool) -> dict[str, str]:
+def of_answers(*, tls: bool) -> Raw:
     """Return the headers of answers that have none of their own of that name.
 
     Args:
         tls: Whether the service itself speaks TLS. Behind a proxy that does, the proxy decides.
     """
-    return {**_ALWAYS, **_OVER_TLS} if tls else dict(_ALWAYS)
+    said = {**ALWAYS, **OVER_TLS} if tls else ALWAYS
+    return [(name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in said.items()]
 
 
 def cors(origins: str) -> dict[str, Any]:

@@ -162,6 +162,7 @@ def test_every_metric_is_documented_with_its_labels_and_nothing_else_is(tmp_path
     metrics.take_up(FakeExecutor().models, ["broken"])
     metrics.watch(lambda: True)
     metrics.shed("bytes")
+    metrics.count_key("", "unauthenticated")
     test_gpu_metrics.sensor(
         tmp_path / "hwmon0", "ina3221", in1_label="VDD_IN", in1_input="5000", curr1_input="1000"
     )
