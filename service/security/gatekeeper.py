@@ -154,7 +154,7 @@ class Gatekeeper:
         if (wait_s := use.day.wait_s(key.quota, self._now())) > 0:
             raise GatewayError(
                 Code.QUOTA_EXCEEDED,
-                f"The API key {key.id!r} has used its {key.quota} requests of this day. "
+                f"The API key {key.id!r} has used its quota of {key.quota} a day. "
                 "The next day begins at midnight UTC.",
                 retry_after_s=wait_s,
             )
