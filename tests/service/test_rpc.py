@@ -211,7 +211,8 @@ def test_the_deadline_of_a_call_reaches_the_network(
     assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     (timeout_s,) = executor.timeouts_s
     assert timeout_s is not None
-    assert 0 < timeout_s < 0.4
+    # Clocks are read to a millisecond at both ends.
+    assert 0 < timeout_s < 0.5
     until(lambda: "gpusq_in_flight 0.0" in both.rest.get("/metrics").text)
     assert executor.cancelled == 1
 
