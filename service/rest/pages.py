@@ -22,11 +22,15 @@ _POLICY: Final = (
 _STRICT: Final = {"Content-Security-Policy": _POLICY.format(style="")}
 # Swagger UI writes style attributes.
 _SWAGGER_POLICY: Final = {"Content-Security-Policy": _POLICY.format(style=" 'unsafe-inline'")}
+_STYLES: Final = ("page", "found", "several")
+_SCRIPTS: Final = tuple(
+    "page album agreement api asking colours compare docs dom giving key layers models names "
+    "overlay results rows side strip times".split()
+)
 _ASSETS: Final[dict[str, tuple[Path, str]]] = {
-    "page.css": (_WEB / "page.css", _CSS),
-    **{name: (_WEB / name, _JS) for name in ("page.js", "dom.js", "overlay.js", "results.js")},
+    **{f"{name}.css": (_WEB / f"{name}.css", _CSS) for name in _STYLES},
+    **{f"{name}.js": (_WEB / f"{name}.js", _JS) for name in _SCRIPTS},
     "icon.svg": (_WEB / "icon.svg", "image/svg+xml"),
-    "docs.js": (_WEB / "docs.js", _JS),
     "swagger-ui.css": (_SWAGGER / "swagger-ui.css", _CSS),
     "swagger-ui.js": (_SWAGGER / "swagger-ui-bundle.js", _JS),
 }

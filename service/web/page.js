@@ -1,251 +1,225 @@
-// The page: send a picture to a model, show what it found and where the time went.
-// Everything that comes from the service is inserted as text, never as HTML.
+// Wires the page: what is chosen, what is given, and what is shown of it.
 
-import { element, make, milliseconds, percent } from "/assets/dom.js";
-import { Overlay } from "/assets/overlay.js";
+import { Album, ASKING, DONE, FAILED } from "/assets/album.js";
+import { call, Refusal } from "/assets/api.js";
+import { Asking } from "/assets/asking.js";
+import { partner, showComparison } from "/assets/compare.js";
+import { counted, element, percent } from "/assets/dom.js";
+import { askForKey, reconsider } from "/assets/key.js";
+import * as cards from "/assets/models.js";
 import { TASKS } from "/assets/results.js";
+import { NONE, Side } from "/assets/side.js";
+import { Strip } from "/assets/strip.js";
+import { showTimes } from "/assets/times.js";
+import { onFiles } from "/assets/giving.js";
 
-const STAGES = {
-  read: "Receive",
-  decode: "Decode",
-  preprocess: "Scale and frame",
-  queue: "Wait",
-  infer: "Network",
-  postprocess: "Answer",
-  rest: "Browser and transport",
-};
+const NOTHING = "What is found will appear here.";
+let models = [];
+let shown = { url: null, picture: null, pairs: null };
+let turn = 0;
 
-// Shorter pictures are shown enlarged.
-const SMALL_PX = 160;
-const FORMATS = "choose a JPEG, PNG or WebP";
+const album = new Album();
+const sides = [new Side("", (id) => choose(0, id)), new Side("-b", (id) => choose(1, id))];
+const strip = new Strip(album, { models: chosen, selected: select, removed: remove });
+const asking = new Asking(album, {
+  models: chosen,
+  query: (model) => TASKS[model.task].query(model, element("min-score").min),
+  changed: (picture) => {
+    strip.updateOne(picture);
+    showProgress();
+    if (picture === album.selected) render();
+  },
+  waiting: showWaiting,
+});
 
-const RUNTIMES = { openvino: "OpenVINO", onnxruntime: "ONNX Runtime", tensorrt: "TensorRT" };
+// One model, or two to compare.
+function chosen() {
+  const names = [element("model").value, element("compare").value].filter(Boolean);
+  return names.map((name) => models.find((model) => model.name === name)).filter(Boolean);
+}
 
-const METRICS = {
-  top1: "right",
-  mean_iou: "mean IoU",
-  pixel_accuracy: "of pixels right",
-  box_ap: "box AP",
-  mask_ap: "mask AP",
-};
+const leastScore = () => Number(element("min-score").value);
 
-const models = new Map();
-const overlay = new Overlay(element("overlay"), element("preview"));
-let picture = null;
-let shown = null;
-let maxBytes = Infinity;
-let pending = null;
-
-const chosen = () => models.get(element("model").value);
-
-async function loadModels() {
-  const answer = await fetch("/v1/models");
-  if (!answer.ok) throw new Error(`The list of models could not be read (${answer.status}).`);
-  const { models: listed, limits } = await answer.json();
-  for (const model of listed) models.set(model.name, model);
-  const groups = Object.entries(TASKS).map(([task, { title }]) =>
-    group(title, listed.filter((model) => model.task === task)),
-  );
-  groups.push(group("Unavailable", listed.filter((model) => !(model.task in TASKS))));
-  element("model").replaceChildren(...groups.filter((made) => made.children.length));
-  const first = Object.keys(TASKS)
-    .map((task) => listed.find((model) => model.task === task && model.default))
-    .find(Boolean);
-  if (first) element("model").value = first.name;
-  element("model").disabled = false;
-  maxBytes = limits.max_body_bytes;
-  const megabytes = Math.floor(maxBytes / 1e6);
+async function start() {
+  const { body } = await call("/v1/models");
+  models = body.models;
+  asking.maxBytes = body.limits.max_body_bytes;
+  const megabytes = Math.floor(asking.maxBytes / 1e6);
   if (megabytes) element("limits").textContent =
-    `JPEG, PNG or WebP, up to ${megabytes} MB. It stays on the machine that runs this service.`;
-  showAbout();
+    `JPEG, PNG or WebP, up to ${megabytes} MB each. They stay on the machine that runs this service.`;
+  const asked = cards.fromAddress();
+  cards.fillModels(element("model"), models);
+  const first = models.find(({ name }) => name === asked.model) ?? cards.firstOf(models);
+  if (first && cards.isReady(first)) element("model").value = first.name;
+  showModel();
+  element("compare").value = asked.compare ?? "";
+  if (element("compare").selectedIndex < 0) element("compare").value = "";
+  showModels();
+  const absent = [asked.model, asked.compare].filter(
+    (name) => name && !chosen().some((model) => model.name === name),
+  );
+  if (absent.length) sides[0].empty(`The address names ${absent.join(" and ")}, which cannot be asked here.`);
 }
 
-function group(title, listed) {
-  const made = make("optgroup", "");
-  made.label = title;
-  for (const { name, state } of listed) {
-    const option = make("option", "", name);
-    option.value = name;
-    if (state !== "ready") {
-      option.disabled = true;
-      option.textContent += " (unavailable)";
-    }
-    made.append(option);
-  }
-  return made;
-}
-
-function showAbout() {
-  const model = chosen();
+function showModel() {
+  const [model] = chosen();
+  cards.fillOthers(element("compare"), models, model);
   element("least").hidden = model?.task !== "detect";
-  if (!model || model.state !== "ready") return;
-  const { precision, sparsity, classes, accuracy, executor } = model;
-  const weights = precision.weights.toUpperCase();
-  const activations = precision.activations.toUpperCase();
-  const facts = [
-    `${classes.toLocaleString("en")} classes`,
-    weights === activations ? weights : `${weights} weights, ${activations} activations`,
-    sparsity === "dense" ? "dense" : `${sparsity} sparse`,
-    ...accuracy.slice(0, 1).map((a) => `${percent(a.quantized)} ${METRICS[a.metric]} on ${a.data}`),
-    `run by ${RUNTIMES[executor] ?? executor}`,
-  ];
-  element("description").textContent = model.description;
-  element("facts").textContent = facts.join(" · ");
+}
+
+// After another model was chosen: all pictures are asked about anew where they were not yet.
+function showModels() {
+  const asked = chosen();
+  asked.forEach((model, i) => sides[i].about(model, asked.length > 1));
+  document.body.classList.toggle("comparing", asked.length > 1);
+  strip.update();
+  showProgress();
+  asking.go();
+  render();
 }
 
 // Only what the service accepted is shown: a browser may choke on a picture of any size.
-function showPreview(file) {
-  const preview = element("preview");
-  if (preview.src) URL.revokeObjectURL(preview.src);
-  preview.src = URL.createObjectURL(file);
-  fill(true);
-}
-
-function fill(filled) {
-  element("preview").hidden = !filled;
-  element("again").hidden = !filled;
-  element("invitation").hidden = filled;
-  element("drop").classList.toggle("filled", filled);
-}
-
-function showLoaded({ target: { naturalWidth, naturalHeight, classList } }) {
-  classList.toggle("small", Math.max(naturalWidth, naturalHeight) < SMALL_PX);
-  overlay.draw();
-}
-
-async function showResult(task, answer) {
-  shown = { task, answer };
-  const isCurrent = () => shown?.answer === answer;
-  const count = await TASKS[task].show(answer, overlay, isCurrent);
-  if (!isCurrent()) return;
-  const { width, height } = answer.image;
-  const who = `${answer.model}, version ${answer.version}, on ${width} × ${height} pixels:`;
-  element("status").textContent = `${who} ${count}`.trim();
-}
-
-function showTime(timings, totalMs) {
-  const stages = Object.entries(timings).filter(([stage]) => stage !== "total");
-  const knownMs = stages.reduce((sum, [, ms]) => sum + ms, 0);
-  stages.push(["rest", Math.max(0, totalMs - knownMs)]);
-
-  const parts = stages.map(([stage, ms]) => {
-    const part = make("div", "");
-    part.style.flexGrow = ms;
-    part.style.background = `var(--${stage})`;
-    part.title = `${STAGES[stage] ?? stage}: ${milliseconds(ms)}`;
-    return part;
-  });
-  const entries = stages.map(([stage, ms]) => {
-    const entry = make("li", "");
-    const swatch = make("span", "swatch");
-    swatch.style.background = `var(--${stage})`;
-    entry.append(swatch, STAGES[stage] ?? stage, make("span", "ms", milliseconds(ms)));
-    return entry;
-  });
-  element("bar").replaceChildren(...parts);
-  element("bar").setAttribute("aria-label", parts.map((part) => part.title).join(", "));
-  element("legend").replaceChildren(...entries);
-  element("total").textContent =
-    `${milliseconds(totalMs)} in all, ${milliseconds(timings.total)} in the service`;
-  element("time").hidden = false;
-}
-
-function showProblem(title, detail) {
-  element("problem-title").textContent = title;
-  element("problem-detail").textContent = detail;
-  element("problem").hidden = false;
-  fill(false);
-  element("status").textContent = "";
-  element("labels").replaceChildren();
-  element("time").hidden = true;
-  shown = null;
-  overlay.clear();
-}
-
-// What the service says of a request, said of a file to whoever chose it.
-function showRefusal(file, { code, title, detail }) {
-  if (code !== "unsupported_media") showProblem(title, detail);
-  else if (file.type && !file.type.startsWith("image/"))
-    showProblem(`This is not a picture: ${FORMATS}`, file.name);
-  else showProblem(`This kind of file is not read: ${FORMATS}`, detail);
-}
-
-async function ask() {
-  const file = picture;
-  const model = chosen();
-  pending?.abort();
-  if (file.size > maxBytes) {
-    const [most, came] = [maxBytes, file.size].map((bytes) => `${(bytes / 1e6).toFixed(1)} MB`);
-    showProblem("The picture is too large", `Choose one of up to ${most}; this one has ${came}.`);
-    return;
+function showPicture(picture) {
+  const isShown = Boolean(picture?.accepted);
+  if (shown.picture !== (isShown ? picture : null)) {
+    if (shown.url) URL.revokeObjectURL(shown.url);
+    shown.picture = isShown ? picture : null;
+    shown.url = isShown ? URL.createObjectURL(picture.file) : null;
   }
-  const request = new AbortController();
-  pending = request;
-  element("problem").hidden = true;
-  element("status").textContent = "Looking at it …";
-  document.body.classList.add("busy");
-  try {
-    const started = performance.now();
-    const query = new URLSearchParams({ model: model.name, ...TASKS[model.task].query(model) });
-    const answer = await fetch(`/v1/${model.task}?${query}`, {
-      method: "POST",
-      // The content decides; a type that is none of a picture would be refused by its name.
-      headers: { "Content-Type": "application/octet-stream" },
-      body: file,
-      signal: request.signal,
-    });
-    const body = await answer.json();
-    const totalMs = performance.now() - started;
-    if (!answer.ok) {
-      showRefusal(file, body);
-      return;
-    }
-    showPreview(file);
-    await showResult(model.task, body);
-    showTime(body.timings_ms, totalMs);
-  } catch (error) {
-    if (error.name !== "AbortError")
-      showProblem("No answer", "The service could not be reached. Is it still running?");
-  } finally {
-    if (pending === request) document.body.classList.remove("busy");
-  }
+  const used = chosen().length;
+  sides.forEach((side, i) => side.picture(i < used || !i ? shown.url : null, picture?.file.name));
+  const file = element("file");
+  const hadFocus = document.activeElement === file;
+  element("add").hidden = !album.pictures.length;
+  element("clear").hidden = !album.pictures.length;
+  element("remove").hidden = album.pictures.length < 2;
+  element("drop").hidden = isShown;
+  element("limits").hidden = isShown;
+  element("shown").hidden = !isShown;
+  if (isShown && hadFocus) element("add").focus();
 }
 
-function take(files) {
-  if (!files?.length) return;
-  picture = files[0];
-  ask();
+async function render() {
+  const current = (turn += 1);
+  const [picture, asked] = [album.selected, chosen()];
+  const isSame = Boolean(picture) && shown.picture === picture;
+  showPicture(picture);
+  const results = asked.map(({ name }) => picture?.results.get(name));
+  const answers = await Promise.all(results.map(readOf));
+  // Another picture or model may have been chosen meanwhile.
+  if (current !== turn) return;
+  const found = showComparison(asked, answers, percent(leastScore()));
+  shown.pairs = found?.pairs ?? null;
+  results.forEach((result, i) => showSide(i, result, answers[i], { found, isSame, asked }));
+  const times = answers.map((answer) => {
+    return answer && { model: answer.body.model, timings: answer.body.timings_ms, totalMs: answer.totalMs };
+  });
+  showTimes(times);
 }
 
-const drop = element("drop");
-element("file").addEventListener("change", (event) => {
-  take(event.target.files);
-  // Choosing the same file again shall send it again.
-  event.target.value = "";
+async function readOf(result) {
+  if (result?.state !== DONE) return null;
+  const { body, totalMs, task } = result;
+  return { body, totalMs, read: await TASKS[task].read(body, { leastScore: leastScore() }) };
+}
+
+function showSide(i, result, answer, { found, isSame, asked }) {
+  const side = sides[i];
+  if (answer) {
+    const alone = found?.alone[i] ?? null;
+    side.answer(answer.body, answer.read, { alone, isOneOfTwo: asked.length > 1 });
+  } else if (result?.state === FAILED) side.refusal(result.refusal, album.selected.file);
+  else if (result?.state === ASKING) side.pending("Looking at it …", isSame);
+  else if (album.selected) side.pending("Waiting for its turn …", isSame);
+  else side.empty(NOTHING);
+}
+
+function choose(i, id) {
+  sides[i].choose(id);
+  const other = id === null || !shown.pairs ? id : partner(shown.pairs, i, id) ?? NONE;
+  if (chosen().length > 1) sides[1 - i].choose(other);
+}
+
+function showProgress() {
+  const asked = chosen();
+  const { length } = album.pictures;
+  const [done, failed] = [DONE, FAILED].map((state) => album.count(asked, state));
+  element("several").hidden = length < 2;
+  element("progress").textContent =
+    `${done} of ${counted(length, "picture")} answered${failed ? `, ${failed} failed` : ""}`;
+  const again = album.failures(asked);
+  element("again").hidden = !again;
+  element("again").textContent = length > 1 ? `Ask the ${again} failed again` : "Ask again";
+}
+
+function showWaiting(wait) {
+  element("waiting").textContent = wait
+    ? `The service is busy and asked to wait ${counted(wait.waitS, "second")}. ${wait.detail}`
+    : "";
+}
+
+function select(picture) {
+  album.selected = picture;
+  strip.update();
+  strip.show();
+  asking.go();
+  render();
+}
+
+function remove(picture) {
+  album.remove(picture);
+  showAlbum();
+}
+
+function showAlbum() {
+  strip.build();
+  strip.show();
+  showProgress();
+  asking.go();
+  render();
+}
+
+onFiles((files) => {
+  if (!album.add(files).length) return;
+  showAlbum();
 });
-element("preview").addEventListener("error", () => fill(false));
-element("preview").addEventListener("load", showLoaded);
+element("remove").addEventListener("click", () => remove(album.selected));
+element("clear").addEventListener("click", () => {
+  album.clear();
+  showAlbum();
+  element("file").focus();
+});
+element("again").addEventListener("click", () => {
+  reconsider();
+  album.failures(chosen(), { forget: true });
+  asking.afresh();
+  showAlbum();
+});
 element("model").addEventListener("change", () => {
-  showAbout();
-  if (picture) ask();
+  showModel();
+  cards.toAddress(element("model").value, element("compare").value);
+  showModels();
 });
-element("min-score").addEventListener("input", ({ target }) => {
-  element("min-score-shown").textContent = percent(Number(target.value));
-  if (shown?.task === "detect") showResult(shown.task, shown.answer);
+element("compare").addEventListener("change", () => {
+  cards.toAddress(element("model").value, element("compare").value);
+  showModels();
 });
-document.addEventListener("paste", (event) => take(event.clipboardData?.files));
-// The whole window takes a drop, so that a near miss does not navigate away from the page.
-document.addEventListener("dragover", (event) => {
-  event.preventDefault();
-  drop.classList.add("over");
+element("min-score").addEventListener("input", () => {
+  element("min-score-shown").textContent = percent(leastScore());
+  render();
 });
-document.addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) drop.classList.remove("over");
+document.addEventListener("keydown", ({ key }) => {
+  if (key === "Escape" && !element("key-dialog").open) choose(0, null);
 });
-document.addEventListener("drop", (event) => {
-  event.preventDefault();
-  drop.classList.remove("over");
-  take(event.dataTransfer?.files);
+element("key").addEventListener("click", async () => {
+  if (await askForKey("Every request carries it until this tab is closed.")) begin();
 });
 
-loadModels().catch((error) => showProblem("The service does not answer", error.message));
+function begin() {
+  start().catch((error) => {
+    if (!(error instanceof Refusal)) throw error;
+    sides[0].refusal(error);
+  });
+}
+
+begin();
