@@ -54,6 +54,9 @@ class ModelAnswer(BaseModel):
     input: Size | None = Field(None, description="What the network sees of a picture.")
     precision: PrecisionAnswer | None = None
     sparsity: str | None = Field(None, description="'dense', or a pattern such as '2:4'.")
+    file_bytes: int | None = Field(
+        None, description="Size of the file that is loaded; null where Triton loads it."
+    )
     classes: int | None = None
     masks: bool | None = Field(None, description="Whether what it detects can come with a mask.")
     accuracy: list[AccuracyAnswer] = []
@@ -106,6 +109,7 @@ def _model(gateway: Gateway, name: str) -> ModelAnswer:
             weights=card.precision.weights, activations=card.precision.activations
         ),
         sparsity=card.precision.sparsity,
+        file_bytes=model.file_bytes,
         classes=len(card.labels),
         masks=_has_masks(model),
         accuracy=[AccuracyAnswer.model_validate(entry.__dict__) for entry in card.accuracy],

@@ -57,6 +57,7 @@ class Model:
         inputs: What the network takes.
         outputs: What the network gives.
         max_batch: The largest batch that may be sent.
+        file_bytes: Size of the file that is loaded; None where the executor does not see it.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Model:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch: int = 1
+    file_bytes: int | None = None
 
 
 class Executor(Protocol):

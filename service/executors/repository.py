@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -100,7 +100,8 @@ def read(folder: Path, pick: Pick = onnx_file) -> StoredModel:
     card = _card(config)
     version = _version(folder, config)
     model = _model(folder.name, version, card, config)
-    return StoredModel(model, pick(config, folder / str(version)))
+    path = pick(config, folder / str(version))
+    return StoredModel(replace(model, file_bytes=path.stat().st_size), path)
 
 
 def describe(name: str, version: int, config: Any) -> Model:

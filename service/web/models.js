@@ -88,6 +88,7 @@ export function facts(model) {
 export const CARD_ROWS = [
   ["Numbers", precisionOf],
   ["Sparsity", sparsityOf],
+  ["File", ({ file_bytes }) => (file_bytes ? `${(file_bytes / 1e6).toFixed(1)} MB` : "not known here")],
   ["Accuracy", ({ accuracy }) => accuracy.map(besideDense).join("; ") || "not measured"],
   ["Input", ({ input }) => `${input.width} × ${input.height} pixels`],
   ["Classes", ({ classes }) => classes.toLocaleString("en")],

@@ -13,7 +13,7 @@ import { Strip } from "/assets/strip.js";
 import { showTimes } from "/assets/times.js";
 import { onFiles } from "/assets/giving.js";
 
-const NOTHING = "What is found will appear here.";
+let hint = "What is found will appear here.";
 let models = [];
 let shown = { url: null, picture: null, pairs: null };
 let turn = 0;
@@ -45,20 +45,21 @@ async function start() {
   models = body.models;
   asking.maxBytes = body.limits.max_body_bytes;
   const megabytes = Math.floor(asking.maxBytes / 1e6);
-  if (megabytes) element("limits").textContent =
-    `JPEG, PNG or WebP, up to ${megabytes} MB each. They stay on the machine that runs this service.`;
+  if (megabytes)
+    element("limits").textContent = `JPEG, PNG or WebP, up to ${megabytes} MB each. They stay on the machine that runs this service.`;
   const asked = cards.fromAddress();
   cards.fillModels(element("model"), models);
-  const first = models.find(({ name }) => name === asked.model) ?? cards.firstOf(models);
-  if (first && cards.isReady(first)) element("model").value = first.name;
+  const named = models.find((model) => model.name === asked.model && cards.isReady(model));
+  const first = named ?? cards.firstOf(models);
+  if (first) element("model").value = first.name;
   showModel();
   element("compare").value = asked.compare ?? "";
   if (element("compare").selectedIndex < 0) element("compare").value = "";
-  showModels();
   const absent = [asked.model, asked.compare].filter(
     (name) => name && !chosen().some((model) => model.name === name),
   );
-  if (absent.length) sides[0].empty(`The address names ${absent.join(" and ")}, which cannot be asked here.`);
+  if (absent.length) hint = `The address names ${absent.join(" and ")}, which cannot be asked here.`;
+  showModels();
 }
 
 function showModel() {
@@ -131,7 +132,7 @@ function showSide(i, result, answer, { found, isSame, asked }) {
   } else if (result?.state === FAILED) side.refusal(result.refusal, album.selected.file);
   else if (result?.state === ASKING) side.pending("Looking at it …", isSame);
   else if (album.selected) side.pending("Waiting for its turn …", isSame);
-  else side.empty(NOTHING);
+  else side.empty(hint);
 }
 
 function choose(i, id) {
@@ -179,6 +180,13 @@ function showAlbum() {
   render();
 }
 
+function askAgain() {
+  reconsider();
+  album.failures(chosen(), { forget: true });
+  asking.afresh();
+  showAlbum();
+}
+
 onFiles((files) => {
   if (!album.add(files).length) return;
   showAlbum();
@@ -189,12 +197,7 @@ element("clear").addEventListener("click", () => {
   showAlbum();
   element("file").focus();
 });
-element("again").addEventListener("click", () => {
-  reconsider();
-  album.failures(chosen(), { forget: true });
-  asking.afresh();
-  showAlbum();
-});
+element("again").addEventListener("click", askAgain);
 element("model").addEventListener("change", () => {
   showModel();
   cards.toAddress(element("model").value, element("compare").value);
@@ -212,7 +215,8 @@ document.addEventListener("keydown", ({ key }) => {
   if (key === "Escape" && !element("key-dialog").open) choose(0, null);
 });
 element("key").addEventListener("click", async () => {
-  if (await askForKey("Every request carries it until this tab is closed.")) begin();
+  if (await askForKey("Every request carries it until this tab is closed."))
+    models.length ? askAgain() : begin();
 });
 
 function begin() {

@@ -271,7 +271,7 @@ def test_a_parameter_given_twice_is_refused(
     assert said in problem(answer, 422, "invalid_argument")["detail"]
 
 
-def test_the_models_are_described(client: httpx.Client):
+def test_the_models_are_described(client: httpx.Client, repository: Path):
     answer = client.get("/v1/models").json()
 
     by_name = {model["name"]: model for model in answer["models"]}
@@ -279,6 +279,8 @@ def test_the_models_are_described(client: httpx.Client):
     assert answer["limits"] == {"max_body_bytes": MAX_BODY_BYTES, "max_pixels": MAX_PIXELS}
     colours = by_name["colours"]
     assert colours.pop("executor") in choice.RUNTIMES
+    file = repository / "colours" / "1" / "model.onnx"
+    assert colours.pop("file_bytes") == file.stat().st_size
     assert colours == {
         "name": "colours",
         "state": "ready",

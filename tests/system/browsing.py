@@ -8,10 +8,11 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
@@ -73,18 +74,50 @@ def opened(browser: Browser, address: str) -> Iterator[Page]:
 
 def drop(page: Page, data: bytes, name: str = "photo.jpg", kind: str = "image/jpeg") -> None:
     """Drop a file on the page as a hand would."""
-    script = """([text, name, type]) => {
-        const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+    drop_all(page, {name: data}, kind)
+
+
+def drop_all(page: Page, files: Mapping[str, bytes], kind: str = "image/png") -> None:
+    """Drop files on the page at once."""
+    script = """([files, type]) => {
         const transfer = new DataTransfer();
-        transfer.items.add(new File([bytes], name, { type }));
+        for (const [name, text] of files) {
+            const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+            transfer.items.add(new File([bytes], name, { type }));
+        }
         return transfer;
     }"""
-    text = base64.b64encode(data).decode()
-    transfer = page.evaluate_handle(script, [text, name, kind])
-    page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
+    texts = [[name, base64.b64encode(data).decode()] for name, data in files.items()]
+    transfer = page.evaluate_handle(script, [texts, kind])
+    page.dispatch_event("#picture", "drop", {"dataTransfer": transfer})
 
 
 def shown_width(page: Page) -> int:
     """Return the width of the picture that is shown, once the browser has it."""
     script = "async (image) => { await image.decode(); return image.naturalWidth; }"
     return int(page.locator("#preview").evaluate(script))
+
+
+def rgb(colour: str) -> list[float]:
+    """Return red, green and blue, 0 to 255, and alpha, 0 to 1, of a computed colour."""
+    *channels, alpha = [*map(float, re.findall(r"[\d.]+", colour)), 1.0][:4]
+    return [*channels, alpha]
+
+
+def over(colours: Sequence[str]) -> list[float]:
+    """Return what is seen where colours lie one over the other, the lowest first."""
+    seen = np.zeros(3)
+    for colour in colours:
+        *channels, alpha = rgb(colour)
+        seen = alpha * np.array(channels) + (1 - alpha) * seen
+    return [float(channel) for channel in seen]
+
+
+def contrast(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return the ratio of two colours, each 0 to 255, as WCAG 2 has it."""
+    levels = []
+    for colour in (one, other):
+        channels = [value / 255 for value in colour[:3]]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        levels.append(0.05 + float(np.dot((0.2126, 0.7152, 0.0722), linear)))
+    return max(levels) / min(levels)

@@ -154,7 +154,7 @@ def test_a_map_has_the_colours_of_its_legend_and_the_areas(page: Page):
 def test_what_a_map_does_not_cover_stays_as_it_is(page: Page):
     show(page, "areas-cut")
 
-    expect(page.locator("#status")).to_contain_text(re.compile(r"\d\d\.\d % not seen"))
+    expect(page.locator("#status")).to_contain_text(re.compile(r"\d\d\.\d\s% not seen"))
     assert drawn(page, 5, 5) == NOTHING
     assert drawn(page, 320, 240)[3] > 0
 
@@ -204,7 +204,7 @@ def test_every_control_has_a_name_for_screen_readers(page: Page, scheme):
     page.emulate_media(color_scheme=scheme)
     show(page, "shapes")
 
-    expect(page.get_by_role("button", name=re.compile(r"red 90\.0 %"))).to_be_visible()
+    expect(page.get_by_role("button", name=re.compile(r"red 90\.0\s%"))).to_be_visible()
     expect(page.get_by_role("slider", name=re.compile("Least score"))).to_be_visible()
     expect(page.get_by_role("combobox", name="Model")).to_be_visible()
-    expect(page.get_by_role("img", name="The picture you sent")).to_be_visible()
+    expect(page.get_by_role("img", name="The picture scene.png")).to_be_visible()
