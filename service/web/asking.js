@@ -135,7 +135,7 @@ function unreadable({ name }) {
 // A folder, or a file that was changed or deleted since, cannot be sent either.
 async function isReadable(file) {
   try {
-    await file.slice(0, 1).arrayBuffer();
+    await file.arrayBuffer();
     return true;
   } catch {
     return false;

@@ -148,6 +148,11 @@ function showProgress() {
   element("several").hidden = length < 2;
   element("progress").textContent =
     `${done} of ${counted(length, "picture")} answered${failed ? `, ${failed} failed` : ""}`;
+  // Said once: every single picture would be too much to listen to.
+  element("through").textContent =
+    length > 1 && done + failed === length
+      ? `All ${length} pictures are through: ${done} answered, ${failed} failed.`
+      : "";
   const again = album.failures(asked);
   element("again").hidden = !again;
   element("again").textContent = length > 1 ? `Ask the ${again} failed again` : "Ask again";
@@ -170,6 +175,8 @@ function select(picture) {
 function remove(picture) {
   album.remove(picture);
   showAlbum();
+  // The button and the strip go away with the last but one.
+  if (album.pictures.length < 2) element("add").focus();
 }
 
 function showAlbum() {
@@ -185,6 +192,7 @@ function askAgain() {
   album.failures(chosen(), { forget: true });
   asking.afresh();
   showAlbum();
+  element("add").focus();
 }
 
 onFiles((files) => {

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,7 +20,7 @@ CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 if not CHROMIUM.exists():
     pytest.skip(f"there is no Chromium at {CHROMIUM}", allow_module_level=True)
 
-from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
+from playwright.sync_api import Browser, Page, Request, sync_playwright  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +35,8 @@ def served(repository: Path) -> Iterator[str]:
         assert running.stderr is not None
         for line in running.stderr:
             if found := re.search(r"ready at (http://\S+)", line):
+                # A log that nobody reads would fill the pipe, and the service wait at it.
+                threading.Thread(target=running.stderr.read, daemon=True).start()
                 yield found[1]
                 break
         else:
@@ -90,6 +93,24 @@ def drop_all(page: Page, files: Mapping[str, bytes], kind: str = "image/png") ->
     texts = [[name, base64.b64encode(data).decode()] for name, data in files.items()]
     transfer = page.evaluate_handle(script, [texts, kind])
     page.dispatch_event("#picture", "drop", {"dataTransfer": transfer})
+
+
+def in_flight(page: Page) -> list[int]:
+    """Return a list that gets, whenever a picture is sent, how many are on their way then."""
+    running: set[Request] = set()
+    counts: list[int] = []
+
+    def begun(request: Request) -> None:
+        if request.method == "POST":
+            running.add(request)
+            counts.append(len(running))
+
+    def ended(request: Request) -> None:
+        running.discard(request)
+
+    page.on("request", begun)
+    page.on("requestfinished", ended)
+    return counts
 
 
 def shown_width(page: Page) -> int:

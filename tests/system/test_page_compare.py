@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +15,10 @@ from contract import labels
 from tests import bundles, finding
 from tests.conftest import encoded
 from tests.system import browsing
-from tests.system.browsing import drop
+from tests.system.browsing import drop, in_flight
 
 # Only where there is a browser, which browsing.py looks for.
-from playwright.sync_api import Browser, Page, Request, expect  # isort: skip
+from playwright.sync_api import Browser, Page, expect  # isort: skip
 
 pytestmark = pytest.mark.browser
 
@@ -95,7 +94,9 @@ def test_nothing_is_compared_until_another_model_of_the_task_is_chosen(page: Pag
 def test_two_classifiers_that_say_the_same_agree(page: Page):
     compare(page, "colours", "colours-twisted", BLUE)
 
-    scores = [page.locator(f"{id} .score").first.inner_text() for id in ("#labels", "#labels-b")]
+    scores = [
+        page.locator(f"{rows} .score").first.inner_text() for rows in ("#labels", "#labels-b")
+    ]
     assert agreement(page).startswith(
         f"They agree: both say blue ({scores[0]} and {scores[1]}).".replace("\u00a0", " ")
     )
@@ -106,7 +107,8 @@ def test_two_classifiers_that_differ_are_named_with_what_each_says(page: Page):
     compare(page, "colours", "colours-twisted", RED)
 
     assert re.match(
-        r"They differ: colours says red \(9\d\.\d %\), colours-twisted says green \(9", agreement(page)
+        r"They differ: colours says red \(9\d\.\d %\), colours-twisted says green \(9",
+        agreement(page),
     )
     page.locator("#labels .choice").first.click()
     # Red is what the other names second at the earliest, and there it is highlighted.
@@ -198,28 +200,22 @@ def test_both_times_stand_on_one_scale_and_both_cards_in_one_table(page: Page):
     rows = page.locator("#cards tr").all_inner_texts()
     assert rows[0].split() == ["shapes", "shapes-boxes"]
     said = "\n".join(rows).replace("\u00a0", " ")
-    for words in ("FLOAT32", "dense", "50.0 % mask AP on ten painted scenes", "160 × 120 pixels"):
+    for words in (
+        "FLOAT32",
+        "dense",
+        "50.0 % mask AP on ten painted scenes",
+        "160 \u00d7 120 pixels",
+    ):
         assert said.count(words) >= 2
     assert re.search(r"File\s+\d+\.\d MB\s+\d+\.\d MB", said)
 
 
 def test_two_models_are_asked_one_after_the_other_so_that_their_times_are_their_own(page: Page):
-    running: set[Request] = set()
-    counts: list[int] = []
-
-    def begun(request: Request) -> None:
-        if request.method == "POST":
-            running.add(request)
-            counts.append(len(running))
-
-    page.on("request", begun)
-    page.on("requestfinished", lambda request: running.discard(request))
+    counts = in_flight(page)
 
     compare(page, "shapes", "shapes-boxes")
 
-    # Before the other was chosen, the first may have been asked already.
-    assert set(counts) == {1}
-    assert len(counts) == 2
+    assert counts == [1, 1]
 
 
 def test_the_address_holds_the_choice_and_gives_it_to_whoever_opens_it(

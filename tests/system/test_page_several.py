@@ -13,10 +13,10 @@ from PIL import Image
 
 from tests.conftest import encoded
 from tests.system import browsing
-from tests.system.browsing import drop_all
+from tests.system.browsing import drop_all, in_flight
 
 # Only where there is a browser, which browsing.py looks for.
-from playwright.sync_api import Browser, Page, Request, Route, expect  # isort: skip
+from playwright.sync_api import Browser, Page, Route, expect  # isort: skip
 
 pytestmark = pytest.mark.browser
 
@@ -124,25 +124,14 @@ def test_a_picture_that_is_refused_says_why_and_the_others_are_answered(page: Pa
 
 
 def test_two_hundred_pictures_are_asked_about_two_at_a_time(page: Page):
-    running: set[Request] = set()
-    most = 0
-
-    def begun(request: Request) -> None:
-        nonlocal most
-        if request.method == "POST":
-            running.add(request)
-            most = max(most, len(running))
-
-    page.on("request", begun)
-    page.on("requestfinished", lambda request: running.discard(request))
+    counts = in_flight(page)
     files = {f"{i}.png": square(COLOURS[i % 3]) for i in range(200)}
 
     drop_all(page, files)
 
-    expect(page.locator("#progress")).to_have_text(
-        "200 of 200 pictures answered", timeout=60_000
-    )
-    assert most == 2
+    expect(page.locator("#progress")).to_have_text("200 of 200 pictures answered", timeout=60_000)
+    assert max(counts) == 2
+    assert len(counts) == 200
     page.get_by_role("option", name="199.png").click()
     expect(page.locator("#labels li .name").first).to_have_text(NAMES[COLOURS[199 % 3]])
 
@@ -160,7 +149,9 @@ def test_a_busy_service_is_waited_for_as_long_as_it_asks_and_then_asked_again(pa
     page.route("**/v1/classify*", busy_at_first)
     drop_all(page, THREE)
 
-    expect(page.locator("#waiting")).to_contain_text("asked to wait 1 second. All places are taken.")
+    expect(page.locator("#waiting")).to_contain_text(
+        "asked to wait 1 second. All places are taken."
+    )
     expect(page.locator("#progress")).to_have_text("3 of 3 pictures answered")
     expect(page.locator("#waiting")).to_be_empty()
     # Two were on their way; then nobody asked for a second; the three came afterwards.
@@ -203,6 +194,32 @@ def test_what_failed_for_a_while_is_asked_again_with_one_button(page: Page):
 
     expect(page.locator("#progress")).to_have_text("3 of 3 pictures answered")
     expect(page.locator("#problem")).to_be_hidden()
+
+
+def test_a_file_that_is_gone_when_its_turn_comes_is_told_so_and_the_service_is_not_blamed(
+    browser: Browser, address: str, tmp_path: Path
+):
+    files = [tmp_path / "gone.png", tmp_path / "red.png"]
+    for file in files:
+        file.write_bytes(THREE["red.png"])
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    with browsing.opened(browser, address) as page:
+        page.route("**/v1/models", hold)
+        with page.expect_request("**/v1/models"):
+            page.reload(wait_until="commit")
+        # Chosen before the models are known, and asked about once they are.
+        page.set_input_files("#file", files)
+        expect(page.locator("#status")).to_be_visible()
+        files[0].unlink()
+        held[0].continue_()
+
+        expect(page.locator("#problem-title")).to_contain_text("This file cannot be read")
+        expect(page.locator("#problem-detail")).to_have_text("gone.png")
+        expect(page.locator("#progress")).to_have_text("1 of 2 pictures answered, 1 failed")
 
 
 def test_pictures_can_be_removed_one_by_one_and_all_at_once(page: Page):
