@@ -11,19 +11,10 @@ const apart = (a, b) =>
 // Above the box, in it at the top, in it at the bottom, below; from the left and from the right.
 function* places({ left, top, right, bottom }, { width, height }) {
   for (const y of [top - height, top, bottom - height, bottom])
-    for (const x of [left, right - width]) yield { x, y, width, height };
+    for (const x of [left, right - width]) yield { x, y };
   // Then anywhere along its left edge, which still says whose name it is.
   for (let y = top + height + GAP_PX; y + height < bottom; y += height + GAP_PX)
-    yield { x: left, y, width, height };
-}
-
-function within({ x, y, width, height }, area) {
-  return {
-    x: Math.max(area.left, Math.min(x, area.right - width)),
-    y: Math.max(area.top, Math.min(y, area.bottom - height)),
-    width,
-    height,
-  };
+    yield { x: left, y };
 }
 
 // names: [{ box, size }], the most important first. Gives a rectangle for each, or null where
@@ -31,10 +22,10 @@ function within({ x, y, width, height }, area) {
 export function placed(names, area) {
   const taken = [];
   return names.map(({ box, size }) => {
-    for (const candidate of places(box, size)) {
-      // Above the topmost pixel there is no room: the next candidate lies in the box.
-      if (candidate.y < area.top || candidate.y + size.height > area.bottom) continue;
-      const found = within(candidate, area);
+    for (const { x, y } of places(box, size)) {
+      // Above the topmost pixel there is no room: the next place lies in the box.
+      if (y < area.top || y + size.height > area.bottom) continue;
+      const found = { x: Math.max(area.left, Math.min(x, area.right - size.width)), y, ...size };
       if (taken.every((other) => apart(found, other))) {
         taken.push(found);
         return found;

@@ -140,6 +140,38 @@ def test_boxes_of_another_class_do_not_match(page: Page):
     assert "; 2 only in shapes, 2 only in shapes-twisted." in agreement(page)
 
 
+@pytest.mark.parametrize(
+    ("heights", "others", "pairs"),
+    [
+        # The first takes what it overlaps most, the second what is left: 60 of 90.
+        ((100, 90), (60, 95), [[0, 1], [1, 0]]),
+        ((100, 90), (90,), [[0, 0]]),
+        ((100,), (50,), [[0, 0]]),
+        ((100,), (49,), []),
+    ],
+)
+def test_a_box_is_matched_once_with_the_free_one_that_it_overlaps_most(
+    page: Page, heights: tuple[int, ...], others: tuple[int, ...], pairs: list[list[int]]
+):
+    boxes = [
+        [
+            {"id": i, "label": "red", "box": {"left": 0, "top": 0, "right": 100, "bottom": height}}
+            for i, height in enumerate(of_one)
+        ]
+        for of_one in (heights, others)
+    ]
+
+    found = page.evaluate(
+        """async ([a, b]) => {
+            const { matches } = await import("/assets/agreement.js");
+            return matches(a, b).map(([one, other]) => [one, other]);
+        }""",
+        boxes,
+    )
+
+    assert found == pairs
+
+
 def test_a_chosen_box_is_shown_alone_in_both_pictures_until_escape(page: Page):
     compare(page, "shapes", "shapes-boxes")
     red, green = (60, 120), (300, 285)

@@ -141,7 +141,7 @@ def test_a_busy_service_is_waited_for_as_long_as_it_asks_and_then_asked_again(pa
 
     def busy_at_first(route: Route) -> None:
         asked.append(time.monotonic())
-        if len(asked) > 2:
+        if len(asked) > 1:
             route.continue_()
             return
         route.fulfill(**problem(429, "overloaded", "All places are taken.", **{"Retry-After": "1"}))
@@ -154,8 +154,8 @@ def test_a_busy_service_is_waited_for_as_long_as_it_asks_and_then_asked_again(pa
     )
     expect(page.locator("#progress")).to_have_text("3 of 3 pictures answered")
     expect(page.locator("#waiting")).to_be_empty()
-    # Two were on their way; then nobody asked for a second; the three came afterwards.
-    assert len(asked) == 5
+    # Two were on their way; although one of them was answered, nobody asked for a second.
+    assert len(asked) == 4
     assert asked[2] - asked[1] > 0.95
 
 
