@@ -212,6 +212,7 @@ class Model:
         masks: Whether what it detects can come with a mask.
         accuracy: On data sets.
         executor: What runs it.
+        file_bytes: Size of the file that is loaded.
     """
 
     name: str
@@ -228,6 +229,7 @@ class Model:
     masks: bool | None = None
     accuracy: tuple[Accuracy, ...] = ()
     executor: str | None = None
+    file_bytes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,11 @@ def served(repository: Path) -> Iterator[str]:
     """Run the service on a repository; gives its address."""
     arguments = ["--repository", str(repository), "--host", "127.0.0.1", "--port", "0"]
     with subprocess.Popen(
-        [sys.executable, "-m", "service", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "service", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "GPUSQ_GRPC_PORT": "0"},
+        stderr=subprocess.PIPE,
+        text=True,
     ) as running:
         assert running.stderr is not None
         for line in running.stderr:
