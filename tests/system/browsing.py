@@ -26,13 +26,13 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextlib.contextmanager
-def served(repository: Path) -> Iterator[str]:
-    """Run the service on a repository; gives its address."""
+def served(repository: Path, **settings: str) -> Iterator[str]:
+    """Run the service on a repository, with settings by their variables; gives its address."""
     arguments = ["--repository", str(repository), "--host", "127.0.0.1", "--port", "0"]
     with subprocess.Popen(
         [sys.executable, "-m", "service", *arguments],
         cwd=ROOT,
-        env={**os.environ, "GPUSQ_GRPC_PORT": "0"},
+        env={**os.environ, "GPUSQ_GRPC_PORT": "0", **settings},
         stderr=subprocess.PIPE,
         text=True,
     ) as running:
