@@ -121,13 +121,22 @@ def replaced(model: str, error: VersionGoneError) -> GatewayError:
     )
 
 
+def require_servable(model: Model) -> None:
+    """Check that its task can read the outputs of a model.
+
+    Raises:
+        ModelError: It cannot.
+    """
+    outputs = {spec.name: (spec.dtype, spec.shape) for spec in model.outputs}
+    TASKS[model.card.task].require_outputs(outputs, model.card.labels)
+
+
 def _servable(models: Mapping[str, Model]) -> tuple[dict[str, Model], dict[str, str]]:
     """Return the models whose outputs their task can read, and why the others are not."""
     servable, refused = {}, {}
     for name, model in sorted(models.items()):
-        outputs = {spec.name: (spec.dtype, spec.shape) for spec in model.outputs}
         try:
-            TASKS[model.card.task].require_outputs(outputs, model.card.labels)
+            require_servable(model)
         except ModelError as error:
             refused[name] = str(error)
         else:

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from service.admission import Admission, Place
-from service.catalogue import RETRY_AFTER_S, Catalogue, replaced
+from service.catalogue import RETRY_AFTER_S, Catalogue, replaced, require_servable
 from service.errors import Code, GatewayError, GoneError, VersionGoneError
 from service.executors.executor import Executor, Images, Model, Outputs
 from service.ledger import Ledger
@@ -139,7 +139,7 @@ class Gateway:
 
     async def watch(self) -> None:
         """Follow the executor's models as they come, change and go, until cancelled."""
-        await self._executor.watch(self.catalogue.take_up)
+        await self._executor.watch(self.catalogue.take_up, require_servable)
 
     async def answer(
         self,

@@ -33,6 +33,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     repository: Path = Path("model_repository")
+    repository_check_s: float = Field(5.0, ge=0.1, le=300)
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     grpc: bool = True

@@ -9,8 +9,9 @@ from contract import telemetry
 from contract.errors import EngineError
 from service.errors import ModelError, StartError
 from service.executors import repository
-from service.executors.embedded import Compile, EmbeddedExecutor
+from service.executors.embedded import EmbeddedExecutor
 from service.executors.executor import Executor
+from service.executors.loading import Compile
 from service.executors.tensorrt import Here, TensorRtNetwork
 from service.settings import Settings
 
@@ -29,11 +30,24 @@ def load(settings: Settings) -> Executor:
         return _triton(settings)
     folder = settings.repository
     if settings.executor == "tensorrt":
-        return _tensorrt(_here(), folder)
+        return _tensorrt(_here(), settings)
     if settings.executor == "auto" and (here := _plans_run(folder)):
-        return _tensorrt(here, folder)
+        return _tensorrt(here, settings)
     name = _auto() if settings.executor == "auto" else settings.executor
-    return EmbeddedExecutor(name, RUNTIMES[name](), folder)
+    return _embedded(name, RUNTIMES[name](), settings, repository.onnx_file)
+
+
+def _embedded(
+    name: str, compile_network: Compile, settings: Settings, pick: repository.Pick
+) -> Executor:
+    return EmbeddedExecutor(
+        name,
+        compile_network,
+        settings.repository,
+        pick,
+        check_s=settings.repository_check_s,
+        drain_s=settings.deadline_s,
+    )
 
 
 def _triton(settings: Settings) -> Executor:
@@ -48,9 +62,9 @@ def _triton(settings: Settings) -> Executor:
     )
 
 
-def _tensorrt(here: Here, folder: Path) -> Executor:
+def _tensorrt(here: Here, settings: Settings) -> Executor:
     logger.info("TensorRT %s runs plans on %s", here.tensorrt, here.device)
-    return EmbeddedExecutor("tensorrt", TensorRtNetwork, folder, here.plan_file)
+    return _embedded("tensorrt", TensorRtNetwork, settings, here.plan_file)
 
 
 def _here() -> Here:

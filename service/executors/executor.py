@@ -69,6 +69,10 @@ class Model:
     file_bytes: int | None = None
 
 
+# Raises ModelError for a model that whoever asks could not use.
+Judge = Callable[[Model], None]
+
+
 class Executor(Protocol):
     """Runs networks by name."""
 
@@ -89,18 +93,24 @@ class Executor(Protocol):
         """The models that cannot, each with the reason."""
 
     @property
+    def behind(self) -> Mapping[str, str]:
+        """The models that answer by an earlier version, with the reason why not by the newest."""
+
+    @property
     def discovers(self) -> bool:
-        """Whether models come and go while it runs, so that a start without any is no failure."""
+        """Whether it may start without any model, because they are found while it runs."""
 
     @property
     def down(self) -> str | None:
         """Why nothing at all can be asked for now; None while something can."""
 
-    async def watch(self, changed: Callable[[], None]) -> None:
-        """Look after the models until cancelled, or return where they never change.
+    async def watch(self, changed: Callable[[], None], judge: Judge) -> None:
+        """Look after the models until cancelled.
 
         Args:
-            changed: Called when :attr:`models`, :attr:`unavailable` or :attr:`down` changed.
+            changed: Called when :attr:`models`, :attr:`unavailable`, :attr:`behind` or :attr:`down`
+                changed.
+            judge: What it refuses does not take the place of what answers.
         """
 
     async def infer(

@@ -38,7 +38,7 @@ class OnnxRuntimeNetwork:
             # Compute in float what the graph says.
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
-            self._session = onnxruntime.InferenceSession(
+            self._session: Any = onnxruntime.InferenceSession(
                 path,
                 options,
                 providers=["CPUExecutionProvider"],
@@ -68,7 +68,8 @@ class OnnxRuntimeNetwork:
         }
 
     def close(self) -> None:
-        """Do nothing: it goes with its last reference."""
+        """Drop what ONNX Runtime holds."""
+        self._session = None
 
 
 def _spec(node: Any) -> TensorSpec:

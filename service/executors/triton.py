@@ -18,7 +18,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from service.errors import Code, GatewayError, ModelError, ServiceError, VersionGoneError
 from service.executors import repository, triton_wire
-from service.executors.executor import Images, Model, Outputs, TensorSpec
+from service.executors.alarm import Alarm
+from service.executors.executor import Images, Judge, Model, Outputs, TensorSpec
 from service.executors.triton_memory import Regions
 from service.observe import trace
 
@@ -58,6 +59,7 @@ class TritonExecutor:
         self.concurrency = concurrency
         self.models: dict[str, Model] = {}
         self.unavailable: dict[str, str] = {}
+        self.behind: dict[str, str] = {}
         self.down: str | None = f"The Triton server at {url} has not been asked yet."
         self._url = url
         self._timeout_s = timeout_s
@@ -67,13 +69,18 @@ class TritonExecutor:
         self._changed: Callable[[], None] = lambda: None
         self._answered_s: dict[str, float] = {}
         self._looking = asyncio.Lock()
-        self._wake = asyncio.Event()
+        self._alarm = Alarm()
 
-    async def watch(self, changed: Callable[[], None]) -> None:
+    async def watch(
+        self,
+        changed: Callable[[], None],
+        judge: Judge,  # noqa: ARG002 - Triton has replaced the old one already
+    ) -> None:
         """Look after the models until cancelled.
 
         Args:
             changed: Called when :attr:`models`, :attr:`unavailable` or :attr:`down` changed.
+            judge: Of no use here.
         """
         self._changed = changed
         async with grpc.aio.insecure_channel(self._url, options=triton_wire.CHANNEL) as channel:
@@ -81,7 +88,7 @@ class TritonExecutor:
             while True:
                 await self._look()
                 amiss = self.down is not None or bool(self.unavailable)
-                await self._pause(min(self._check_s, _AMISS_S) if amiss else self._check_s)
+                await self._alarm.pause(min(self._check_s, _AMISS_S) if amiss else self._check_s)
 
     async def infer(
         self,
@@ -111,7 +118,7 @@ class TritonExecutor:
             raise
         except ServiceError as error:
             if not _says_nothing(error):
-                self._wake.set()
+                self._alarm.ring()
             raise
         self._answered_s[model] = time.monotonic()
         return answer
@@ -119,17 +126,6 @@ class TritonExecutor:
     def close(self) -> None:
         """Give shared memory back; the channel ends with :meth:`watch`."""
         self._regions.close()
-
-    async def _pause(self, seconds: float) -> None:
-        # Not wait_for: before Python 3.12 it loses a cancellation that comes with the event.
-        waking = asyncio.create_task(self._wake.wait())
-        try:
-            if (await asyncio.wait([waking], timeout=seconds))[0]:
-                # Many requests fail at once: one look is enough for them all.
-                await asyncio.sleep(min(seconds, 0.1))
-        finally:
-            waking.cancel()
-        self._wake.clear()
 
     async def _look(self) -> None:
         async with self._looking:
@@ -240,7 +236,7 @@ class TritonExecutor:
                         raise
             # Triton was restarted so quickly that nobody noticed.
             self._regions.forget()
-            self._wake.set()
+            self._alarm.ring()
             return await self._send(model, images, None, timeout_s, metadata)
         except grpc.aio.AioRpcError as error:
             raise triton_wire.failure(self._url, model, error) from error

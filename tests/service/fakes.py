@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from service.errors import ModelError
-from service.executors.executor import Images, Model, Outputs, TensorSpec
+from service.executors.executor import Images, Judge, Model, Outputs, TensorSpec
 from tests import bundles
 
 
@@ -36,6 +36,7 @@ class FakeExecutor:
         output = TensorSpec("scores", "float32", (-1, len(card.labels)))
         self.models = {name: Model(name, 3, card, (image,), (output,)) for name in models}
         self.unavailable: dict[str, str] = {}
+        self.behind: dict[str, str] = {}
         self.concurrency = concurrency
         self.calls = 0
         self.timeouts_s: list[float | None] = []
@@ -45,7 +46,7 @@ class FakeExecutor:
         self.gate: asyncio.Event | None = None
         self._scores = scores
 
-    async def watch(self, changed: Callable[[], None]) -> None:
+    async def watch(self, changed: Callable[[], None], judge: Judge) -> None:
         pass
 
     async def infer(
