@@ -56,7 +56,7 @@ class Catalogue:
             self.default = _default(self.models, self._wanted)
         kept = {task: name for task, name in self.defaults.items() if name in self.unavailable}
         self.defaults = {**_defaults(self.models, self.default), **kept}
-        self._metrics.take_up(self.models, self.unavailable)
+        self._metrics.take_up(self.models, self.unavailable, self._executor.behind)
 
     def label(self, task: str | None, model: str | None) -> str | None:
         """Return the name under which a request is counted; None for a model that is none."""
@@ -133,15 +133,17 @@ def require_servable(model: Model) -> None:
 
 def _servable(models: Mapping[str, Model]) -> tuple[dict[str, Model], dict[str, str]]:
     """Return the models whose outputs their task can read, and why the others are not."""
-    servable, refused = {}, {}
-    for name, model in sorted(models.items()):
-        try:
-            require_servable(model)
-        except ModelError as error:
-            refused[name] = str(error)
-        else:
-            servable[name] = model
-    return servable, refused
+    reasons = {name: _refusal(model) for name, model in sorted(models.items())}
+    servable = {name: models[name] for name, why in reasons.items() if why is None}
+    return servable, {name: why for name, why in reasons.items() if why is not None}
+
+
+def _refusal(model: Model) -> str | None:
+    try:
+        require_servable(model)
+    except ModelError as error:
+        return str(error)
+    return None
 
 
 def _default(models: Mapping[str, Model], wanted: str | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -83,12 +83,15 @@ class Metrics:
             registry=self._registry,
         )
 
-    def take_up(self, models: Mapping[str, Model], unavailable: Iterable[str]) -> None:
+    def take_up(
+        self, models: Mapping[str, Model], unavailable: Iterable[str], behind: Container[str] = ()
+    ) -> None:
         """Learn which models there are; only these become label values, so no client adds one.
 
         Args:
             models: Those that can be asked.
             unavailable: Names of those that cannot.
+            behind: Names of those that answer by an earlier version than the newest.
         """
         for name, model in models.items():
             task = self._task_of[name] = model.card.task
@@ -99,6 +102,9 @@ class Metrics:
         self._ready.clear()
         for name in unavailable:
             self._ready.labels(name, self._executor).set(0)
+        self._behind.clear()
+        for name in models:
+            self._behind.labels(name).set(name in behind)
         self._describe(models)
 
     def watch(self, is_up: Callable[[], bool]) -> None:
@@ -241,6 +247,12 @@ class Metrics:
             "gpusq_model_ready",
             "Whether a model can be asked: 1, or 0.",
             ("model", "executor"),
+            registry=self._registry,
+        )
+        self._behind = Gauge(
+            "gpusq_model_behind",
+            "Whether a model answers by an earlier version because its newest cannot be loaded.",
+            ("model",),
             registry=self._registry,
         )
 

@@ -1,0 +1,441 @@
+"""Models come, change and go while requests run. Real files, real networks, real publishing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import gc
+import logging
+import shutil
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compress.plan.repository import publish
+from contract import labels
+from service.errors import Code, GatewayError, ModelError, VersionGoneError
+from service.executors import choice
+from service.executors.embedded import EmbeddedExecutor
+from service.executors.executor import Images, Outputs
+from service.executors.loading import Network
+from service.gateway import Answer, Gateway, Source
+from service.settings import Settings
+from service.tasks import classify
+from service.tasks.classify import Prediction
+from tests import bundles
+from tests.standin.standin import Install
+
+pytest_plugins = ["tests.standin.fixtures"]
+
+CHECK_S = 0.03
+DRAIN_S = 0.1
+BLACK = np.zeros((1, bundles.SIZE_PX, bundles.SIZE_PX, 3), np.uint8)
+
+
+@pytest.fixture(params=sorted(choice.RUNTIMES))
+def runtime(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def released(tmp_path: Path, number: int, name: str = "colours", size_px: int = 8) -> None:
+    """Publish a version whose labels say which one it is."""
+    card = bundles.colour_card(size_px=size_px)
+    named = labels.inline([f"{colour} {number}" for colour in bundles.COLOURS])
+    graph = bundles.colour_graph(size_px=size_px)
+    bundle = tmp_path / f"bundle-{name}-{number}"
+    bundles.write_bundle(bundle, graph, dataclasses.replace(card, labels=named))
+    publish(bundle, tmp_path / "models", name)
+
+
+@contextlib.asynccontextmanager
+async def following(
+    repository: Path, compile_network: Callable[[Path], Network] | None = None
+) -> AsyncIterator[tuple[Gateway, EmbeddedExecutor]]:
+    make = compile_network or choice.RUNTIMES["onnxruntime"]()
+    executor = EmbeddedExecutor("test", make, repository, check_s=CHECK_S, drain_s=DRAIN_S)
+    gateway = Gateway(executor, Settings(decode_threads=1, deadline_s=30))
+    watching = asyncio.create_task(gateway.watch())
+    try:
+        yield gateway, executor
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])
+        gateway.close()
+        assert watching.cancelled()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    end_s = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end_s, "it did not come to pass"
+        await asyncio.sleep(0.01)
+
+
+async def looks(count: int = 4) -> None:
+    """Let the executor look at its repository some times."""
+    await asyncio.sleep(count * CHECK_S * 1.5)
+
+
+def sends(data: bytes) -> Source[bytes]:
+    async def read() -> bytes:
+        return data
+
+    return Source(read, len(data))
+
+
+async def classified(gateway: Gateway, data: bytes) -> Answer[list[Prediction]]:
+    return await gateway.answer(classify.TASK, "colours", sends(data), classify.Options(1))
+
+
+def version(gateway: Gateway, name: str = "colours") -> int:
+    return gateway.models[name].version if name in gateway.models else 0
+
+
+def test_versions_replaced_under_load_lose_no_request_and_leave_no_network(
+    runtime: str, tmp_path: Path, red_jpeg: bytes
+):
+    released(tmp_path, 1)
+
+    async def ask(gateway: Gateway, stop: asyncio.Event) -> list[int]:
+        versions = []
+        while not stop.is_set():
+            answer = await classified(gateway, red_jpeg)
+            # The network and the names are those of the same version.
+            assert answer.result[0].label == f"red {answer.version}"
+            versions.append(answer.version)
+        return versions
+
+    async def scenario() -> None:
+        stop = asyncio.Event()
+        made = choice.RUNTIMES[runtime]()
+        async with following(tmp_path / "models", made) as (gateway, executor):
+            asking = [asyncio.create_task(ask(gateway, stop)) for _ in range(3)]
+            networks = []
+            for number in range(2, 7):
+                networks.append(weakref.ref(executor._shelf.loaded["colours"].network))
+                released(tmp_path, number)
+                await until(lambda number=number: version(gateway) == number)
+            await asyncio.sleep(2 * DRAIN_S)
+            stop.set()
+            for versions in await asyncio.gather(*asking):
+                assert versions == sorted(versions)
+                assert versions[-1] == 6
+            gc.collect()
+            assert [network() for network in networks] == [None] * 5
+
+    asyncio.run(scenario())
+
+
+def test_the_old_version_answers_what_was_made_for_it_and_is_then_gone(tmp_path: Path):
+    released(tmp_path, 1)
+
+    async def scenario() -> None:
+        async with following(tmp_path / "models") as (gateway, executor):
+            released(tmp_path, 2, size_px=4)
+            await until(lambda: version(gateway) == 2)
+
+            assert (await executor.infer("colours", BLACK, 1))["scores"].shape == (1, 4)
+            await executor.infer("colours", BLACK[:, :4, :4], 2)
+            await asyncio.sleep(2 * DRAIN_S)
+
+            with pytest.raises(VersionGoneError):
+                await executor.infer("colours", BLACK, 1)
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_outlives_its_version_begins_again_with_the_next(
+    tmp_path: Path, red_jpeg: bytes
+):
+    released(tmp_path, 1)
+
+    async def scenario() -> None:
+        async with following(tmp_path / "models") as (gateway, executor):
+            arrived = asyncio.Event()
+
+            async def slow() -> bytes:
+                await arrived.wait()
+                return red_jpeg
+
+            source = Source(slow, len(red_jpeg))
+            answer = asyncio.create_task(
+                gateway.answer(classify.TASK, None, source, classify.Options(1))
+            )
+            await asyncio.sleep(0)
+            released(tmp_path, 2, size_px=4)
+            await until(lambda: version(gateway) == 2 and not executor._shelf.draining)
+            arrived.set()
+
+            assert (await answer).version == 2
+
+    asyncio.run(scenario())
+
+
+def test_models_come_and_go_with_their_folders(tmp_path: Path):
+    released(tmp_path, 1)
+
+    async def scenario() -> None:
+        models = tmp_path / "models"
+        async with following(models) as (gateway, _executor):
+            (models / ".more.partial").mkdir()
+            (models / "photos").mkdir()
+            released(tmp_path, 1, "more")
+            await until(lambda: "more" in gateway.models)
+            assert sorted({*gateway.models, *gateway.unavailable}) == ["colours", "more"]
+
+            shutil.rmtree(models / "colours")
+            await until(lambda: "colours" not in gateway.models)
+
+            assert (list(gateway.models), gateway.default) == (["more"], "more")
+            with pytest.raises(GatewayError) as caught:
+                await classified(gateway, b"")
+            assert caught.value.code is Code.UNKNOWN_MODEL
+
+    asyncio.run(scenario())
+
+
+def test_a_version_that_cannot_be_loaded_leaves_the_old_one_and_says_so_once(
+    tmp_path: Path, red_jpeg: bytes, caplog: pytest.LogCaptureFixture
+):
+    released(tmp_path, 1)
+
+    async def scenario() -> None:
+        models = tmp_path / "models"
+        async with following(models) as (gateway, _executor):
+            released(tmp_path, 2)
+            (models / "colours" / "2" / "model.onnx").write_bytes(b"not a network")
+            await until(lambda: gateway.behind)
+            await looks()
+
+            assert "refuses model.onnx" in gateway.behind["colours"]
+            assert not gateway.unavailable
+            assert (await classified(gateway, red_jpeg)).version == 1
+            assert b'gpusq_model_behind{model="colours"} 1.0' in gateway.metrics.render()
+
+            released(tmp_path, 3)
+            await until(lambda: version(gateway) == 3)
+            assert not gateway.behind
+            assert b'gpusq_model_behind{model="colours"} 0.0' in gateway.metrics.render()
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(scenario())
+    said = [r.message for r in caplog.records if "version 1 of model colours still" in r.message]
+    assert len(said) == 1
+
+
+def test_a_version_whose_outputs_nobody_could_read_does_not_take_over(tmp_path: Path):
+    released(tmp_path, 1)
+
+    async def scenario() -> None:
+        models = tmp_path / "models"
+        async with following(models) as (gateway, _executor):
+            config = models / "colours" / "config.pbtxt"
+            text = config.read_text()
+            config.write_text(text.replace('"scores"', '"logits"'))
+            await until(lambda: gateway.behind)
+            assert "'scores'" in gateway.behind["colours"]
+            assert version(gateway) == 1
+
+            config.write_text(text)
+            await until(lambda: not gateway.behind)
+
+    asyncio.run(scenario())
+
+
+def test_what_was_broken_at_the_start_is_taken_up_when_it_is_mended(tmp_path: Path):
+    models = tmp_path / "models"
+    released(tmp_path, 1)
+    folder = bundles.write_model(models, "more")
+    whole = (folder / "1" / "model.onnx").read_bytes()
+    (folder / "1" / "model.onnx").write_bytes(whole[:-9])
+
+    async def scenario() -> None:
+        async with following(models) as (gateway, _executor):
+            assert "refuses model.onnx" in gateway.unavailable["more"]
+            (folder / "1" / "model.onnx").write_bytes(whole)
+            await until(lambda: "more" in gateway.models)
+            assert not gateway.unavailable
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_repository_that_is_away_for_a_while_unloads_nothing(
+    empty: bool, tmp_path: Path, red_jpeg: bytes, caplog: pytest.LogCaptureFixture
+):
+    released(tmp_path, 1)
+    models, away = tmp_path / "models", tmp_path / "away"
+
+    async def scenario() -> None:
+        async with following(models) as (gateway, executor):
+            served = executor._shelf.loaded["colours"].network
+            models.rename(away)
+            if empty:
+                models.mkdir()
+            await looks()
+            assert (await classified(gateway, red_jpeg)).version == 1
+            if empty:
+                models.rmdir()
+            away.rename(models)
+            await looks()
+
+            assert executor._shelf.loaded["colours"].network is served
+            released(tmp_path, 2)
+            await until(lambda: version(gateway) == 2)
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(scenario())
+    assert caplog.text.count("what is loaded is kept, the repository cannot be read") == 1
+    assert caplog.text.count("the repository can be read again") == 1
+
+
+def test_a_folder_that_is_replaced_by_hand_is_not_unloaded_in_between(tmp_path: Path):
+    released(tmp_path, 1)
+    released(tmp_path, 1, "more")
+    folder = tmp_path / "models" / "colours"
+
+    async def scenario() -> None:
+        async with following(tmp_path / "models") as (_gateway, executor):
+            served = executor._shelf.loaded["colours"]
+            folder.rename(tmp_path / "aside")
+            await until(lambda: "colours" in executor._watcher._missed)
+            (tmp_path / "aside").rename(folder)
+            await looks()
+            # Nothing about its files is new.
+            assert executor._shelf.loaded["colours"] is served
+
+    asyncio.run(scenario())
+
+
+class Frail:
+    """A real network that fails on demand, as one on a GPU may."""
+
+    def __init__(self, path: Path) -> None:
+        self._real = choice.RUNTIMES["onnxruntime"]()(path)
+        self.inputs, self.outputs = self._real.inputs, self._real.outputs
+        self.error: ModelError | None = None
+        self.runs = 0
+
+    def run(self, images: Images) -> Outputs:
+        self.runs += 1
+        if self.error is not None:
+            raise self.error
+        return self._real.run(images)
+
+    def close(self) -> None:
+        self._real.close()
+
+
+def test_a_network_that_begins_to_fail_is_unavailable_until_it_answers_again(
+    tmp_path: Path, red_jpeg: bytes
+):
+    released(tmp_path, 1)
+
+    async def scenario() -> None:
+        async with following(tmp_path / "models", Frail) as (gateway, executor):
+            network = executor._shelf.loaded["colours"].network
+            assert isinstance(network, Frail)
+            network.error = ModelError("the GPU has fallen off the bus")
+            with pytest.raises(GatewayError) as caught:
+                await classified(gateway, red_jpeg)
+            assert caught.value.code is Code.INTERNAL
+
+            await until(lambda: gateway.unavailable)
+            assert gateway.unavailable == {"colours": "the GPU has fallen off the bus"}
+            with pytest.raises(GatewayError) as caught:
+                await classified(gateway, red_jpeg)
+            assert caught.value.code is Code.MODEL_UNAVAILABLE
+
+            network.error = None
+            await until(lambda: gateway.models)
+            assert (await classified(gateway, red_jpeg)).version == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_network_that_nobody_asks_proves_itself_and_one_that_is_asked_need_not(
+    tmp_path: Path, red_jpeg: bytes
+):
+    released(tmp_path, 1)
+
+    async def scenario() -> None:
+        async with following(tmp_path / "models", Frail) as (gateway, executor):
+            network = executor._shelf.loaded["colours"].network
+            assert isinstance(network, Frail)
+            await until(lambda: network.runs >= 3)
+
+            network.error = ModelError("nobody noticed")
+            await until(lambda: gateway.unavailable)
+            network.error = None
+            await until(lambda: gateway.models)
+
+            before = network.runs
+            for _ in range(15):
+                await classified(gateway, red_jpeg)
+                await asyncio.sleep(CHECK_S / 3)
+            assert network.runs == before + 15
+
+    asyncio.run(scenario())
+
+
+def test_networks_that_hang_are_said_to_be_down_until_they_answer(tmp_path: Path):
+    released(tmp_path, 1)
+    release = threading.Event()
+
+    class Slow(Frail):
+        def run(self, images: Images) -> Outputs:
+            if self.runs:
+                release.wait(10)
+            return super().run(images)
+
+    async def scenario() -> None:
+        async with following(tmp_path / "models", Slow) as (gateway, executor):
+            executor._proofs._hung_s = 0.1
+            await until(lambda: executor.down)
+            assert not gateway.models
+            with pytest.raises(GatewayError, match="have not answered") as caught:
+                await classified(gateway, b"")
+            assert caught.value.code is Code.EXECUTOR_UNAVAILABLE
+
+            release.set()
+            await until(lambda: gateway.models)
+            assert executor.down is None
+
+    asyncio.run(scenario())
+
+
+def test_a_plan_that_was_replaced_leaves_nothing_on_the_gpu(install: Install, tmp_path: Path):
+    here = install("10.3.0")
+    folder = bundles.write_model(tmp_path, "colours")
+    (folder / "1" / "model.onnx").unlink()
+    (folder / "1" / "model.plan").write_bytes(here.plan(bundles.colour_graph()))
+    settings = Settings(
+        repository=tmp_path, executor="tensorrt", repository_check_s=0.1, deadline_s=0.1
+    )
+
+    async def scenario() -> None:
+        executor = choice.load(settings)
+        watching = asyncio.create_task(executor.watch(lambda: None, lambda _: None))
+        held = here.gpu.held()
+        shutil.copytree(folder / "1", folder / "2")
+        (folder / "config.pbtxt").write_text(bundles.config("colours", bundles.colour_card(), 2))
+        await until(lambda: executor.models["colours"].version == 2)
+        assert here.gpu.held() != held
+
+        await until(lambda: here.gpu.held() == held)
+
+        assert (await executor.infer("colours", BLACK, 2))["scores"].shape == (1, 4)
+        watching.cancel()
+        await asyncio.wait([watching])
+        executor.close()
+
+    asyncio.run(scenario())
+    gc.collect()
+    assert here.gpu.held() == {}
+    assert here.gpu.faults == []
