@@ -23,6 +23,7 @@ from service import listening
 from service.app import create_app
 from service.errors import StartError
 from service.executors import choice
+from service.executors.aside import finish
 from service.gateway import Gateway
 from service.observe import logs
 from service.rpc.server import Server
@@ -79,6 +80,7 @@ def serve(settings: Settings) -> None:
             _Server(app, config, settings.stop_grace_s).run(sockets=[listener])
         finally:
             logger.info("stopped")
+            _leave()
 
 
 def configured(app: FastAPI, settings: Settings) -> uvicorn.Config:
@@ -150,6 +152,14 @@ class _Server(uvicorn.Server):
         if self.force_exit:
             await self._rpc.abort()
         await stopping
+
+
+def _leave() -> None:
+    """End at once where a network is still being loaded, which may take a minute."""
+    if not finish(timeout_s=0):
+        logging.shutdown()
+        # Nothing is left to lose, and the interpreter's own end could abort in that thread.
+        os._exit(0)
 
 
 def _settings() -> Settings:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
+
+_NAME: Final = "aside"
 
 
 async def aside(work: Callable[[], T]) -> T:
@@ -41,5 +44,18 @@ async def aside(work: Callable[[], T]) -> T:
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, value, error)
 
-    threading.Thread(target=run, name="load", daemon=True).start()
+    threading.Thread(target=run, name=_NAME, daemon=True).start()
     return await outcome
+
+
+def finish(timeout_s: float) -> bool:
+    """Wait for the threads that cancelled calls have left; return whether they have ended.
+
+    A thread that is in native code when the interpreter ends may abort the process: ONNX Runtime
+    does, while it loads.
+    """
+    end_s = time.monotonic() + timeout_s
+    threads = [thread for thread in threading.enumerate() if thread.name == _NAME]
+    for thread in threads:
+        thread.join(max(0.0, end_s - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)

@@ -12,11 +12,11 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from service.errors import ModelError, StartError, VersionGoneError
 from service.executors import repository
-from service.executors.aside import aside
+from service.executors.aside import aside, finish
 from service.executors.executor import Images, Judge, Model, Outputs
 from service.executors.loading import Compile, Loaded, Loader
 from service.executors.proving import Proofs
@@ -26,6 +26,9 @@ from service.executors.watching import Watcher
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+# How long a stop waits for a network that is being loaded, which cannot be interrupted.
+_PATIENCE_S: Final = 1.0
 
 
 class EmbeddedExecutor:
@@ -128,6 +131,7 @@ class EmbeddedExecutor:
     def close(self) -> None:
         """Wait for the batch that runs, then drop the networks."""
         self._closing.set()
+        finish(_PATIENCE_S)
         self._threads.shutdown(cancel_futures=True)
         incoming = [self._incoming] if self._incoming is not None else []
         for loaded in {*self._shelf.all(), *incoming}:
