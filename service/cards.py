@@ -49,6 +49,9 @@ class ModelAnswer(BaseModel):
     )
     reason: str | None = Field(None, description="Why it is unavailable.")
     version: int | None = None
+    behind: str | None = Field(
+        None, description="Why a newer version, which lies in the repository, does not answer."
+    )
     task: str | None = Field(None, description="Where it is asked: `/v1/` and this.")
     description: str | None = None
     input: Size | None = Field(None, description="What the network sees of a picture.")
@@ -102,6 +105,7 @@ def _model(gateway: Gateway, name: str) -> ModelAnswer:
         state="ready",
         default=name == gateway.defaults[card.task],
         version=model.version,
+        behind=gateway.behind.get(name),
         task=card.task,
         description=card.description,
         input=Size(width=card.preprocessing.width, height=card.preprocessing.height),

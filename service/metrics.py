@@ -249,12 +249,7 @@ class Metrics:
             ("model", "executor"),
             registry=self._registry,
         )
-        self._behind = Gauge(
-            "gpusq_model_behind",
-            "Whether a model answers by an earlier version because its newest cannot be loaded.",
-            ("model",),
-            registry=self._registry,
-        )
+        self._behind = _behind(self._registry)
 
     def _timing(self, model: str, task: str) -> _Timed:
         stages = {stage: self._stage_seconds.labels(stage, model, task) for stage in STAGES}
@@ -275,3 +270,12 @@ class Metrics:
                 precision.sparsity,
                 self._executor,
             ).set(1)
+
+
+def _behind(registry: CollectorRegistry) -> Gauge:
+    return Gauge(
+        "gpusq_model_behind",
+        "Whether a model answers by an earlier version because its newest cannot be loaded.",
+        ("model",),
+        registry=registry,
+    )

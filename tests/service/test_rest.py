@@ -284,6 +284,7 @@ def test_the_models_are_described(client: httpx.Client, repository: Path):
     assert colours == {
         "name": "colours",
         "state": "ready",
+        "behind": None,
         "default": True,
         "reason": None,
         "version": 1,

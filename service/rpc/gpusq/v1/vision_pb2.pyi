@@ -232,7 +232,7 @@ class Limits(_message.Message):
     def __init__(self, max_body_bytes: _Optional[int] = ..., max_pixels: _Optional[int] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "state", "default", "reason", "version", "task", "description", "input", "precision", "sparsity", "classes", "masks", "accuracy", "executor", "file_bytes")
+    __slots__ = ("name", "state", "default", "reason", "version", "task", "description", "input", "precision", "sparsity", "classes", "masks", "accuracy", "executor", "file_bytes", "behind")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Model.State]
@@ -256,6 +256,7 @@ class Model(_message.Message):
     ACCURACY_FIELD_NUMBER: _ClassVar[int]
     EXECUTOR_FIELD_NUMBER: _ClassVar[int]
     FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BEHIND_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: Model.State
     default: bool
@@ -271,7 +272,8 @@ class Model(_message.Message):
     accuracy: _containers.RepeatedCompositeFieldContainer[Accuracy]
     executor: str
     file_bytes: int
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Model.State, str]] = ..., default: _Optional[bool] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., task: _Optional[str] = ..., description: _Optional[str] = ..., input: _Optional[_Union[Size, _Mapping]] = ..., precision: _Optional[_Union[Precision, _Mapping]] = ..., sparsity: _Optional[str] = ..., classes: _Optional[int] = ..., masks: _Optional[bool] = ..., accuracy: _Optional[_Iterable[_Union[Accuracy, _Mapping]]] = ..., executor: _Optional[str] = ..., file_bytes: _Optional[int] = ...) -> None: ...
+    behind: str
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Model.State, str]] = ..., default: _Optional[bool] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., task: _Optional[str] = ..., description: _Optional[str] = ..., input: _Optional[_Union[Size, _Mapping]] = ..., precision: _Optional[_Union[Precision, _Mapping]] = ..., sparsity: _Optional[str] = ..., classes: _Optional[int] = ..., masks: _Optional[bool] = ..., accuracy: _Optional[_Iterable[_Union[Accuracy, _Mapping]]] = ..., executor: _Optional[str] = ..., file_bytes: _Optional[int] = ..., behind: _Optional[str] = ...) -> None: ...
 
 class Precision(_message.Message):
     __slots__ = ("weights", "activations")
