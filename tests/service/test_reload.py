@@ -313,6 +313,27 @@ def test_a_folder_that_is_replaced_by_hand_is_not_unloaded_in_between(tmp_path: 
     asyncio.run(scenario())
 
 
+def test_what_a_killed_publisher_leaves_behind_changes_nothing(tmp_path: Path):
+    released(tmp_path, 1)
+    folder = tmp_path / "models" / "colours"
+
+    async def scenario() -> None:
+        async with following(tmp_path / "models") as (gateway, executor):
+            served = executor._shelf.loaded["colours"]
+            # Killed between adding the version and switching to it.
+            shutil.copytree(folder / "1", folder / "2")
+            (folder / ".publish-2").mkdir()
+            shutil.copy(folder / "config.pbtxt", folder / ".publish-2")
+            await looks()
+            assert executor._shelf.loaded["colours"] is served
+            assert not gateway.behind
+
+            released(tmp_path, 2)
+            await until(lambda: version(gateway) == 2)
+
+    asyncio.run(scenario())
+
+
 class Frail:
     """A real network that fails on demand, as one on a GPU may."""
 
