@@ -143,12 +143,12 @@ def _rpc(
 
 
 def _require_default(gateway: Gateway) -> None:
-    if gateway.default in gateway.models:
+    if gateway.catalogue.answers(gateway.default):
         return
     why = "".join(f" {name}: {reason}." for name, reason in sorted(gateway.unavailable.items()))
     if not gateway.models:
         raise StartError(f"no model of the repository can be used.{why}")
-    known = ", ".join(gateway.models)
+    known = ", ".join({**gateway.models, **gateway.catalogue.aliases})
     raise StartError(
         f"the default model {gateway.default!r} cannot be used; these can: {known}.{why}"
     )

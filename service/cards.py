@@ -66,6 +66,35 @@ class ModelAnswer(BaseModel):
     executor: str | None = None
 
 
+class AliasAnswer(BaseModel):
+    """A name that stands for several models."""
+
+    name: str
+    state: Literal["ready", "unavailable"]
+    default: bool = Field(
+        description="Whether it answers requests for its task that name no model."
+    )
+    task: str | None = None
+    models: dict[str, float] = Field(
+        description="Who answers, with the share of the requests; one that is unavailable leaves "
+        "its share to the others."
+    )
+
+    @classmethod
+    def of(cls, gateway: Gateway, name: str) -> AliasAnswer:
+        """Describe one alias."""
+        catalogue = gateway.catalogue
+        weights = catalogue.aliases[name]
+        total, ready = sum(weights.values()), catalogue.answers(name)
+        return cls(
+            name=name,
+            state="ready" if ready else "unavailable",
+            default=name in gateway.defaults.values(),
+            task=min(catalogue.tasks(name)) if ready else None,
+            models={model: round(weight / total, 4) for model, weight in weights.items()},
+        )
+
+
 class Limits(BaseModel):
     """The largest picture that is accepted."""
 
@@ -77,6 +106,7 @@ class ModelsAnswer(BaseModel):
     """Every model of the repository."""
 
     models: list[ModelAnswer]
+    aliases: list[AliasAnswer] = []
     limits: Limits
 
     @classmethod
@@ -84,7 +114,9 @@ class ModelsAnswer(BaseModel):
         """Describe what a gateway serves."""
         names = sorted({*gateway.models, *gateway.unavailable})
         limits = Limits(max_body_bytes=settings.max_body_bytes, max_pixels=settings.max_pixels)
-        return cls(models=[_model(gateway, name) for name in names], limits=limits)
+        aliases = [AliasAnswer.of(gateway, name) for name in sorted(gateway.catalogue.aliases)]
+        models = [_model(gateway, name) for name in names]
+        return cls(models=models, aliases=aliases, limits=limits)
 
 
 class Readiness(BaseModel):
@@ -103,7 +135,7 @@ def _model(gateway: Gateway, name: str) -> ModelAnswer:
     return ModelAnswer(
         name=name,
         state="ready",
-        default=name == gateway.defaults[card.task],
+        default=name == gateway.defaults[card.task] and name not in gateway.catalogue.aliases,
         version=model.version,
         behind=gateway.behind.get(name),
         task=card.task,

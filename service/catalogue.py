@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -15,8 +16,11 @@ from service.errors import (
 )
 from service.executors.executor import Executor, Model
 from service.metrics import Metrics
+from service.routing import Router
 from service.tasks import classify, detect, segment
 from service.tasks.task import Task
+
+logger = logging.getLogger(__name__)
 
 TASKS: Final[Mapping[str, Task[Any, Any]]] = {
     task.name: task for task in (classify.TASK, detect.TASK, segment.TASK)
@@ -34,12 +38,17 @@ class Catalogue:
         default_model: The one that answers where a request names none; None for the preferred
             one, else the first.
         metrics: Hears of every change.
+        router: Knows what names stand for several models.
     """
 
-    def __init__(self, executor: Executor, default_model: str | None, metrics: Metrics) -> None:
+    def __init__(
+        self, executor: Executor, default_model: str | None, metrics: Metrics, router: Router
+    ) -> None:
         self._executor = executor
         self._wanted = default_model
         self._metrics = metrics
+        self._router = router
+        self._problems: list[str] = []
         self.models: Mapping[str, Model] = {}
         self.unavailable: Mapping[str, str] = {}
         self.default = default_model or PREFERRED_MODEL
@@ -47,16 +56,43 @@ class Catalogue:
         self.take_up()
 
     def take_up(self) -> None:
-        """Read the executor's models again."""
+        """Read the executor's models and the routes again."""
         self.models, refused = _servable(self._executor.models)
         self.unavailable = {**self._executor.unavailable, **refused}
-        known = {*self.models, *self.unavailable}
+        known = {*self.models, *self.unavailable, *self.aliases}
         # A default that fails for a while stays the default, so that readiness speaks of it.
         if self.default not in known:
             self.default = _default(self.models, self._wanted)
-        kept = {task: name for task, name in self.defaults.items() if name in self.unavailable}
-        self.defaults = {**_defaults(self.models, self.default), **kept}
+        away = known - self.models.keys()
+        kept = {t: n for t, n in self.defaults.items() if n in away and not self.answers(n)}
+        chosen = dict.fromkeys(self.tasks(self.default), self.default)
+        self.defaults = {**_first(self.models), **chosen, **kept}
+        self._say_problems()
         self._metrics.take_up(self.models, self.unavailable, self._executor.behind)
+
+    @property
+    def aliases(self) -> Mapping[str, Mapping[str, float]]:
+        """Names that stand for models, each with its weight."""
+        return self._router.routes.aliases
+
+    def tasks(self, name: str) -> set[str]:
+        """Return the task of a model; of an alias that of the models which can be asked."""
+        named = self.aliases.get(name, (name,))
+        return {self.models[one].card.task for one in named if one in self.models}
+
+    def answers(self, name: str) -> bool:
+        """Whether a model can be asked, or an alias."""
+        return len(self.tasks(name)) == 1
+
+    def real(self, model: str | None, task: str | None) -> str | None:
+        """Return the model that answers one request, where it names an alias or the default is one.
+
+        A name that is no alias comes back as it is.
+        """
+        name = model or self.defaults.get(task or "")
+        if name is None or name not in self.aliases or len(self.tasks(name)) > 1:
+            return name
+        return self._router.pick(name, self.models)
 
     def label(self, task: str | None, model: str | None) -> str | None:
         """Return the name under which a request is counted; None for a model that is none."""
@@ -77,6 +113,9 @@ class Catalogue:
                 Code.MODEL_UNAVAILABLE,
                 f"The model {model!r} is unavailable: {self.unavailable[model]}",
             )
+        if len(self.tasks(model)) > 1:
+            why = self._router.routes.mixed(model, self.models)
+            raise GatewayError(Code.MODEL_UNAVAILABLE, f"No model answers: {why}.")
         if model not in self.models:
             known = ", ".join(self.models)
             raise GatewayError(
@@ -110,6 +149,13 @@ class Catalogue:
                 does,
             )
         return found
+
+    def _say_problems(self) -> None:
+        problems = self._router.routes.problems(self.models, self.unavailable)
+        for problem in problems:
+            if problem not in self._problems:
+                logger.warning("%s", problem)
+        self._problems = problems
 
 
 def replaced(model: str, error: VersionGoneError) -> GatewayError:
@@ -152,8 +198,6 @@ def _default(models: Mapping[str, Model], wanted: str | None) -> str:
     return PREFERRED_MODEL if PREFERRED_MODEL in models else next(iter(models), PREFERRED_MODEL)
 
 
-def _defaults(models: Mapping[str, Model], default: str) -> dict[str, str]:
-    """Return which model answers for each task: the default one, else the first by name."""
-    first = {model.card.task: name for name, model in sorted(models.items(), reverse=True)}
-    chosen = {models[default].card.task: default} if default in models else {}
-    return {**first, **chosen}
+def _first(models: Mapping[str, Model]) -> dict[str, str]:
+    """Return the first model by name for each task."""
+    return {model.card.task: name for name, model in sorted(models.items(), reverse=True)}

@@ -24,6 +24,7 @@ from service.load import Part
 from service.metrics import TENSORS, Metrics
 from service.observe import exchange
 from service.pipeline import Pipeline
+from service.routing import Router
 from service.settings import Settings
 from service.tasks.task import Asked, Task
 
@@ -98,7 +99,8 @@ class Gateway:
         self.leaving = False
         self.metrics = Metrics(executor.name)
         self.metrics.watch(lambda: executor.down is None)
-        self.catalogue = Catalogue(executor, settings.default_model, self.metrics)
+        self._router = Router(settings.routes, settings.repository_check_s)
+        self.catalogue = Catalogue(executor, settings.default_model, self.metrics, self._router)
         self._admission = Admission(settings, executor.concurrency, self.metrics)
         self._pipeline = Pipeline(executor, settings, self._admission, self.metrics)
 
@@ -135,7 +137,7 @@ class Gateway:
     @property
     def ready(self) -> bool:
         """Whether more should come: the default model can be asked, and no stop is near."""
-        return self.default in self.models and not self.leaving
+        return self.catalogue.answers(self.default) and not self.leaving
 
     @property
     def capacity(self) -> int:
@@ -143,8 +145,11 @@ class Gateway:
         return self._admission.most_requests
 
     async def watch(self) -> None:
-        """Follow the executor's models as they come, change and go, until cancelled."""
-        await self._executor.watch(self.catalogue.take_up, require_servable)
+        """Follow the executor's models as they come, change and go, and the routes."""
+        take_up = self.catalogue.take_up
+        await asyncio.gather(
+            self._executor.watch(take_up, require_servable), self._router.watch(take_up)
+        )
 
     async def answer(
         self,
@@ -168,6 +173,7 @@ class Gateway:
             GoneError: The source said so.
         """
         ledger = ledger or Ledger()
+        model = self.catalogue.real(model, task.name)
         with self._counted(task.name, model):
             target = self.catalogue.target(task.name, model)
             with self._admission.place(target.name, source.most_bytes, ledger.left_s()) as place:
@@ -200,6 +206,7 @@ class Gateway:
             GoneError: The source said so.
         """
         ledger = ledger or Ledger()
+        model = self.catalogue.real(model, task.name)
         # Each picture counts as a request of its own, once it is known how many there are.
         with self._counted(task.name, model, answered=None):
             target = self.catalogue.target(task.name, model)
@@ -254,6 +261,7 @@ class Gateway:
             GoneError: The source said so.
         """
         ledger = ledger or Ledger()
+        model = self.catalogue.real(model, None) or ""
         with self._counted(None, model):
             target = self.catalogue.find(model, version)
             with self._admission.place(target.name, source.most_bytes, ledger.left_s()) as place:
@@ -275,7 +283,7 @@ class Gateway:
             model: Which model it named.
             outcome: The code of the refusal.
         """
-        self._count(task, model, outcome)
+        self._count(task, self.catalogue.real(model, task), outcome)
 
     def close(self) -> None:
         """Let the executor go. Requests have ended by then."""

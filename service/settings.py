@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     triton_shared_memory_bytes: int = Field(0, ge=0, le=1 << 30)
     triton_check_s: float = Field(5.0, ge=0.1, le=300)
     default_model: str | None = None
+    routes: Path | None = None
     top_k: int = Field(5, ge=1, le=MAX_TOP_K)
     max_body_bytes: int = Field(10_000_000, ge=1)
     url_hosts: Annotated[tuple[str, ...], NoDecode] = ()

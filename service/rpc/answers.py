@@ -52,8 +52,8 @@ def segmented(answer: Answer[Segmentation]) -> messages.SegmentResponse:
 def models(answer: ModelsAnswer) -> messages.ListModelsResponse:
     """Say what each model is."""
     said = answer.model_dump(exclude_none=True)
-    for model in said["models"]:
-        model["state"] = f"STATE_{model['state'].upper()}"
+    for one in (*said["models"], *said["aliases"]):
+        one["state"] = f"STATE_{one['state'].upper()}"
     response: messages.ListModelsResponse = json_format.ParseDict(
         said, messages.ListModelsResponse()
     )
