@@ -123,6 +123,11 @@ class Admission:
         """Whether pictures wait for one another to be decoded."""
         return self._load.requests > self._threads
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether a network could be asked now without making a request wait for it."""
+        return self._load.requests < self._concurrency
+
     def _require_place(self, most_bytes: int) -> None:
         load = self._load
         if load.requests >= self.most_requests:

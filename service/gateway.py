@@ -26,6 +26,7 @@ from service.observe import exchange
 from service.pipeline import Pipeline
 from service.routing import Router
 from service.settings import Settings
+from service.shadow import Live, Shadows
 from service.tasks.task import Asked, Task
 
 T = TypeVar("T")
@@ -103,6 +104,9 @@ class Gateway:
         self.catalogue = Catalogue(executor, settings.default_model, self.metrics, self._router)
         self._admission = Admission(settings, executor.concurrency, self.metrics)
         self._pipeline = Pipeline(executor, settings, self._admission, self.metrics)
+        self._shadows = Shadows(
+            self._router, self.catalogue, self._pipeline, self._admission, self.metrics
+        )
 
     @property
     def executor_name(self) -> str:
@@ -287,6 +291,7 @@ class Gateway:
 
     def close(self) -> None:
         """Let the executor go. Requests have ended by then."""
+        self._shadows.close()
         self._pipeline.close()
         self._executor.close()
 
@@ -314,6 +319,7 @@ class Gateway:
         outputs = await self._pipeline.infer(target, picture.images, [part], ledger)
         asked = Asked(target.card.labels, picture.view, options)
         result = await self._pipeline.predict(task, outputs, asked, ledger)
+        self._shadows.consider(task, Live(target, data, picture, outputs), ledger)
         size_px = picture.view.size_px
         return Answer(target.name, target.version, result, *size_px, ledger.timings_ms())
 

@@ -83,6 +83,11 @@ class Metrics:
             registry=self._registry,
         )
 
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Where others register what they count."""
+        return self._registry
+
     def take_up(
         self, models: Mapping[str, Model], unavailable: Iterable[str], behind: Container[str] = ()
     ) -> None:

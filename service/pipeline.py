@@ -154,6 +154,10 @@ class Pipeline:
             # Work that has begun cannot be cancelled from outside.
             given_up.set()
 
+    async def finish(self, work: Callable[[], T], ledger: Ledger) -> T:
+        """Do what comes after a prediction, on the threads that make them."""
+        return await self._on(self._finishing, work, ledger)
+
     def close(self) -> None:
         """End the threads. Requests have ended by then."""
         for threads in (self._decoding, self._finishing, self._looking):

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from contract.labels import LabelSet
 from service.errors import Code, GatewayError, ModelError
+from service.tasks import agreement
 from service.tasks.task import Asked, Outputs, Shapes, Task
 
 OUTPUT: Final = "scores"
@@ -85,4 +86,4 @@ def best(scores: npt.NDArray[np.float32], top_k: int) -> npt.NDArray[np.intp]:
     return np.argsort(-scores, kind="stable")[:top_k]
 
 
-TASK: Final = Task("classify", require_outputs, predict)
+TASK: Final = Task("classify", require_outputs, predict, agreement.of_classes)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from contract.labels import LabelSet
 from contract.paste import paste
 from service.errors import Code, GatewayError, ModelError
-from service.tasks import contours, rle
+from service.tasks import agreement, contours, rle
 from service.tasks.contours import Polygon
 from service.tasks.rle import Rle
 from service.tasks.task import Asked, Outputs, Shapes, Task
@@ -172,4 +172,4 @@ def _masked(
     return replace(detection, polygons=contours.of_region(region))
 
 
-TASK: Final = Task("detect", require_outputs, predict)
+TASK: Final = Task("detect", require_outputs, predict, agreement.of_boxes)

@@ -13,7 +13,7 @@ from PIL import Image
 from contract.labels import LabelSet
 from contract.view import UNSEEN, Cells, whole
 from service.errors import Code, GatewayError, ModelError
-from service.tasks import contours, rle
+from service.tasks import agreement, contours, rle
 from service.tasks.contours import Polygon
 from service.tasks.rle import Rle
 from service.tasks.task import Asked, Outputs, Shapes, Task
@@ -140,4 +140,4 @@ def _png(class_map: ClassMap) -> bytes:
     return file.getvalue()
 
 
-TASK: Final = Task("segment", require_outputs, predict)
+TASK: Final = Task("segment", require_outputs, predict, agreement.of_maps)

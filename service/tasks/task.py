@@ -38,6 +38,21 @@ class Asked(Generic[OptionsT]):
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What a network gave for one picture, and what it means.
+
+    Args:
+        outputs: Its tensors.
+        view: What of the picture it saw.
+        labels: The names behind its classes.
+    """
+
+    outputs: Outputs
+    view: View
+    labels: LabelSet
+
+
+@dataclass(frozen=True)
 class Task(Generic[OptionsT, ResultT]):
     """How the outputs of one kind of network are read.
 
@@ -46,8 +61,10 @@ class Task(Generic[OptionsT, ResultT]):
         require_outputs: Raises ModelError where a network has other outputs.
         predict: Makes the prediction for one picture; raises GatewayError where the outputs are
             not what the contract says, or the options ask for what the network does not give.
+        compare: How far two networks agree about one picture: measures by name, 0 to 1.
     """
 
     name: str
     require_outputs: Callable[[Shapes, LabelSet], None]
     predict: Callable[[Outputs, Asked[OptionsT]], ResultT]
+    compare: Callable[[Seen, Seen], dict[str, float]] = lambda _one, _other: {}
