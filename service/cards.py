@@ -137,7 +137,7 @@ def _model(gateway: Gateway, name: str) -> ModelAnswer:
         state="ready",
         default=name == gateway.defaults[card.task] and name not in gateway.catalogue.aliases,
         version=model.version,
-        behind=gateway.behind.get(name),
+        behind=gateway.catalogue.behind.get(name),
         task=card.task,
         description=card.description,
         input=Size(width=card.preprocessing.width, height=card.preprocessing.height),

@@ -71,6 +71,11 @@ class Catalogue:
         self._metrics.take_up(self.models, self.unavailable, self._executor.behind)
 
     @property
+    def behind(self) -> Mapping[str, str]:
+        """The models that answer by an earlier version, with the reason why not by the newest."""
+        return self._executor.behind
+
+    @property
     def aliases(self) -> Mapping[str, Mapping[str, float]]:
         """Names that stand for models, each with its weight."""
         return self._router.routes.aliases

@@ -124,11 +124,6 @@ class Gateway:
         return self.catalogue.unavailable
 
     @property
-    def behind(self) -> Mapping[str, str]:
-        """The models that answer by an earlier version, with the reason why not by the newest."""
-        return self._executor.behind
-
-    @property
     def default(self) -> str:
         """The model whose readiness is that of the service."""
         return self.catalogue.default

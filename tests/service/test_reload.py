@@ -210,17 +210,17 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one_and_says_so_once(
         async with following(models) as (gateway, _executor):
             released(tmp_path, 2)
             (models / "colours" / "2" / "model.onnx").write_bytes(b"not a network")
-            await until(lambda: gateway.behind)
+            await until(lambda: gateway.catalogue.behind)
             await looks()
 
-            assert "refuses model.onnx" in gateway.behind["colours"]
+            assert "refuses model.onnx" in gateway.catalogue.behind["colours"]
             assert not gateway.unavailable
             assert (await classified(gateway, red_jpeg)).version == 1
             assert b'gpusq_model_behind{model="colours"} 1.0' in gateway.metrics.render()
 
             released(tmp_path, 3)
             await until(lambda: version(gateway) == 3)
-            assert not gateway.behind
+            assert not gateway.catalogue.behind
             assert b'gpusq_model_behind{model="colours"} 0.0' in gateway.metrics.render()
 
     with caplog.at_level(logging.INFO):
@@ -238,12 +238,12 @@ def test_a_version_whose_outputs_nobody_could_read_does_not_take_over(tmp_path: 
             config = models / "colours" / "config.pbtxt"
             text = config.read_text()
             config.write_text(text.replace('"scores"', '"logits"'))
-            await until(lambda: gateway.behind)
-            assert "'scores'" in gateway.behind["colours"]
+            await until(lambda: gateway.catalogue.behind)
+            assert "'scores'" in gateway.catalogue.behind["colours"]
             assert version(gateway) == 1
 
             config.write_text(text)
-            await until(lambda: not gateway.behind)
+            await until(lambda: not gateway.catalogue.behind)
 
     asyncio.run(scenario())
 
@@ -326,7 +326,7 @@ def test_what_a_killed_publisher_leaves_behind_changes_nothing(tmp_path: Path):
             shutil.copy(folder / "config.pbtxt", folder / ".publish-2")
             await looks()
             assert executor._shelf.loaded["colours"] is served
-            assert not gateway.behind
+            assert not gateway.catalogue.behind
 
             released(tmp_path, 2)
             await until(lambda: version(gateway) == 2)

@@ -94,9 +94,8 @@ def test_an_answer_names_the_model_that_gave_it_and_is_counted_for_it(
                 answered[answer.model] += 1
             shown = gateway.metrics.render().decode()
             for model, count in answered.items():
-                assert (
-                    f'gpusq_requests_total{{model="{model}",outcome="ok"}} {float(count)}' in shown
-                )
+                labels = f'model="{model}",outcome="ok",task="classify"'
+                assert f"gpusq_requests_total{{{labels}}} {float(count)}" in shown
             assert "photo" not in shown
 
             with pytest.raises(GatewayError) as caught:
