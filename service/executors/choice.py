@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Final
 
 from contract import telemetry
 from contract.errors import EngineError
@@ -16,6 +17,9 @@ from service.executors.tensorrt import Here, TensorRtNetwork
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+# What takes longer is prepared again for the new version; the next one to load waits so long.
+_LONGEST_DRAIN_S: Final = 5.0
 
 
 def load(settings: Settings) -> Executor:
@@ -46,7 +50,7 @@ def _embedded(
         settings.repository,
         pick,
         check_s=settings.repository_check_s,
-        drain_s=settings.deadline_s,
+        drain_s=min(settings.deadline_s, _LONGEST_DRAIN_S),
     )
 
 

@@ -19,6 +19,7 @@ import pytest
 
 from compress.plan.repository import publish
 from contract import labels
+from service.cards import ModelsAnswer
 from service.errors import Code, GatewayError, ModelError, VersionGoneError
 from service.executors import choice
 from service.executors.embedded import EmbeddedExecutor
@@ -34,7 +35,7 @@ from tests.standin.standin import Install
 pytest_plugins = ["tests.standin.fixtures"]
 
 CHECK_S = 0.03
-DRAIN_S = 0.1
+DRAIN_S = 0.06
 BLACK = np.zeros((1, bundles.SIZE_PX, bundles.SIZE_PX, 3), np.uint8)
 
 
@@ -215,6 +216,9 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one_and_says_so_once(
 
             assert "refuses model.onnx" in gateway.catalogue.behind["colours"]
             assert not gateway.unavailable
+            [described] = ModelsAnswer.of(gateway, Settings()).models
+            assert (described.state, described.version) == ("ready", 1)
+            assert described.behind == gateway.catalogue.behind["colours"]
             assert (await classified(gateway, red_jpeg)).version == 1
             assert b'gpusq_model_behind{model="colours"} 1.0' in gateway.metrics.render()
 
@@ -397,9 +401,9 @@ def test_a_network_that_nobody_asks_proves_itself_and_one_that_is_asked_need_not
             await until(lambda: gateway.models)
 
             # Long, so that a busy test machine does not count as a time without requests.
-            executor._proofs._check_s = 0.4
+            executor._proofs._check_s = 0.3
             await classified(gateway, red_jpeg)
-            before, asked, end_s = network.runs, 0, time.monotonic() + 0.9
+            before, asked, end_s = network.runs, 0, time.monotonic() + 0.5
             while time.monotonic() < end_s:
                 await classified(gateway, red_jpeg)
                 asked += 1

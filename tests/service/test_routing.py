@@ -16,10 +16,13 @@ import httpx
 import pytest
 
 from service.app import create_app
+from service.cards import ModelsAnswer
 from service.errors import Code, GatewayError, StartError
 from service.executors import choice
 from service.gateway import Gateway, Source
 from service.routing import Routes
+from service.rpc import answers
+from service.rpc.gpusq.v1.vision_pb2 import Model
 from service.settings import Settings
 from service.tasks import classify, detect
 from tests.conftest import Serve
@@ -140,6 +143,13 @@ def test_an_alias_may_be_the_default_and_take_the_name_of_a_model(tmp_path: Path
             assert gateway.catalogue.real(None, "classify") == "now"
             assert gateway.catalogue.real("now", "classify") == "next"
 
+            said = answers.models(ModelsAnswer.of(gateway, Settings())).aliases
+            assert [(one.name, one.default, dict(one.models)) for one in said] == [
+                ("now", False, {"next": 1.0}),
+                ("photo", True, {"now": 1.0}),
+            ]
+            assert {one.state for one in said} == {Model.STATE_READY}
+
     asyncio.run(scenario())
 
 
@@ -223,8 +233,8 @@ def test_aliases_are_listed_and_answer_over_http(
 
     with serve(create_app(settings, choice.load(settings))) as client:
         listed = client.get("/v1/models").json()
-        answers: list[httpx.Response] = [post(client, red_jpeg, model="photo") for _ in range(8)]
-        answers.append(post(client, red_jpeg))
+        came: list[httpx.Response] = [post(client, red_jpeg, model="photo") for _ in range(8)]
+        came.append(post(client, red_jpeg))
         ready = client.get("/readyz")
 
     assert listed["aliases"] == [
@@ -236,5 +246,5 @@ def test_aliases_are_listed_and_answer_over_http(
             "models": {"colours": 0.75, "broken": 0.25},
         }
     ]
-    assert [answer.json()["model"] for answer in answers] == ["colours"] * 9
+    assert [answer.json()["model"] for answer in came] == ["colours"] * 9
     assert ready.status_code == 200
