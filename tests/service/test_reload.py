@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from compress.plan.repository import publish
@@ -56,10 +57,12 @@ def released(tmp_path: Path, number: int, name: str = "colours", size_px: int = 
 
 @contextlib.asynccontextmanager
 async def following(
-    repository: Path, compile_network: Callable[[Path], Network] | None = None
+    repository: Path,
+    compile_network: Callable[[Path], Network] | None = None,
+    drain_s: float = DRAIN_S,
 ) -> AsyncIterator[tuple[Gateway, EmbeddedExecutor]]:
     make = compile_network or choice.RUNTIMES["onnxruntime"]()
-    executor = EmbeddedExecutor("test", make, repository, check_s=CHECK_S, drain_s=DRAIN_S)
+    executor = EmbeddedExecutor("test", make, repository, check_s=CHECK_S, drain_s=drain_s)
     gateway = Gateway(executor, Settings(decode_threads=1, deadline_s=30))
     watching = asyncio.create_task(gateway.watch())
     try:
@@ -122,13 +125,11 @@ def test_versions_replaced_under_load_lose_no_request_and_leave_no_network(
                 networks.append(weakref.ref(executor._shelf.loaded["colours"].network))
                 released(tmp_path, number)
                 await until(lambda number=number: version(gateway) == number)
-            await asyncio.sleep(2 * DRAIN_S)
             stop.set()
             for versions in await asyncio.gather(*asking):
                 assert versions == sorted(versions)
                 assert versions[-1] == 6
-            gc.collect()
-            assert [network() for network in networks] == [None] * 5
+            await until(lambda: gc.collect() >= 0 and not any(one() for one in networks))
 
     asyncio.run(scenario())
 
@@ -137,16 +138,36 @@ def test_the_old_version_answers_what_was_made_for_it_and_is_then_gone(tmp_path:
     released(tmp_path, 1)
 
     async def scenario() -> None:
-        async with following(tmp_path / "models") as (gateway, executor):
+        async with following(tmp_path / "models", drain_s=0.5) as (gateway, executor):
             released(tmp_path, 2, size_px=4)
             await until(lambda: version(gateway) == 2)
 
             assert (await executor.infer("colours", BLACK, 1))["scores"].shape == (1, 4)
             await executor.infer("colours", BLACK[:, :4, :4], 2)
-            await asyncio.sleep(2 * DRAIN_S)
+            await until(lambda: not executor._shelf.draining)
 
             with pytest.raises(VersionGoneError):
                 await executor.infer("colours", BLACK, 1)
+
+    asyncio.run(scenario())
+
+
+def test_files_replaced_under_the_same_version_are_taken_up(tmp_path: Path):
+    released(tmp_path, 1)
+    released(tmp_path, 1, "other", size_px=4)
+    folder, other = (tmp_path / "models" / name for name in ("colours", "other"))
+    config = (other / "config.pbtxt").read_text().replace('"other"', '"colours"')
+
+    async def scenario() -> None:
+        async with following(tmp_path / "models", drain_s=0.5) as (gateway, executor):
+            shutil.copy(other / "1" / "model.onnx", folder / "1" / "new.onnx")
+            (folder / "1" / "new.onnx").replace(folder / "1" / "model.onnx")
+            (folder / "config.pbtxt").write_text(config)
+            await until(lambda: gateway.models["colours"].card.preprocessing.width == 4)
+
+            # What was made for the network before is still answered by it.
+            await executor.infer("colours", BLACK, 1)
+            await executor.infer("colours", BLACK[:, :4, :4], 1)
 
     asyncio.run(scenario())
 
@@ -234,19 +255,21 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one_and_says_so_once(
 
 
 def test_a_version_whose_outputs_nobody_could_read_does_not_take_over(tmp_path: Path):
-    released(tmp_path, 1)
+    folder = bundles.write_model(tmp_path, "colours")
+    before = (folder / "config.pbtxt").read_text()
 
     async def scenario() -> None:
-        models = tmp_path / "models"
-        async with following(models) as (gateway, _executor):
-            config = models / "colours" / "config.pbtxt"
-            text = config.read_text()
-            config.write_text(text.replace('"scores"', '"logits"'))
+        async with following(tmp_path) as (gateway, _executor):
+            # Graph and configuration agree on five classes; the card has four.
+            (folder / "2").mkdir()
+            onnx.save(bundles.colour_graph(5), folder / "2" / "model.onnx")
+            after = bundles.config("colours", bundles.colour_card(), 2)
+            (folder / "config.pbtxt").write_text(after.replace("dims: 4", "dims: 5"))
             await until(lambda: gateway.catalogue.behind)
-            assert "'scores'" in gateway.catalogue.behind["colours"]
+            assert "the card has 4 labels" in gateway.catalogue.behind["colours"]
             assert version(gateway) == 1
 
-            config.write_text(text)
+            (folder / "config.pbtxt").write_text(before)
             await until(lambda: not gateway.catalogue.behind)
 
     asyncio.run(scenario())
