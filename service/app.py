@@ -114,6 +114,8 @@ def _lifespan(
         if (gpus := gpu.find()) is not None:
             gateway.metrics.add(gpus)
         watching = [asyncio.create_task(watch()) for watch in (gateway.watch, access.watch)]
+        for task in watching:
+            task.add_done_callback(_complain)
         if rpc is not None:
             await rpc.start()
         yield
@@ -126,6 +128,12 @@ def _lifespan(
         observer.close()
 
     return lifespan
+
+
+def _complain(watching: asyncio.Task[None]) -> None:
+    """Say at once that something is no longer followed; nobody awaits it before the stop."""
+    if not watching.cancelled() and (error := watching.exception()) is not None:
+        logger.error("changes are no longer noticed; restart the service", exc_info=error)
 
 
 def _rpc(

@@ -20,17 +20,21 @@ import pytest
 
 from compress.plan.repository import publish
 from contract import labels
+from service.app import create_app
 from service.cards import ModelsAnswer
 from service.errors import Code, GatewayError, ModelError, VersionGoneError
 from service.executors import choice
 from service.executors.embedded import EmbeddedExecutor
-from service.executors.executor import Images, Outputs
+from service.executors.executor import Images, Judge, Outputs
 from service.executors.loading import Network
 from service.gateway import Answer, Gateway, Source
 from service.settings import Settings
 from service.tasks import classify
 from service.tasks.classify import Prediction
 from tests import bundles
+from tests.conftest import Serve
+from tests.service.asking import label, post
+from tests.service.fakes import FakeExecutor
 from tests.standin.standin import Install
 
 pytest_plugins = ["tests.standin.fixtures"]
@@ -433,6 +437,18 @@ def test_a_network_that_nobody_asks_proves_itself_and_one_that_is_asked_need_not
             assert network.runs == before + asked
 
     asyncio.run(scenario())
+
+
+def test_a_defect_in_following_is_said_at_once_and_stops_no_answer(
+    serve: Serve, red_jpeg: bytes, caplog: pytest.LogCaptureFixture
+):
+    class Defective(FakeExecutor):
+        async def watch(self, changed: Callable[[], None], judge: Judge) -> None:
+            raise ZeroDivisionError
+
+    with serve(create_app(Settings(deadline_s=30), Defective())) as client:
+        assert label(post(client, red_jpeg)) == "red"
+        assert "changes are no longer noticed; restart the service" in caplog.text
 
 
 def test_networks_that_hang_are_said_to_be_down_until_they_answer(tmp_path: Path):
