@@ -11,6 +11,7 @@ except ModuleNotFoundError as error:
 
 from gpusq.answers import (
     Accuracy,
+    Alias,
     Area,
     Box,
     ClassifyAnswer,
@@ -42,6 +43,7 @@ from gpusq.errors import (
 
 __all__ = [
     "Accuracy",
+    "Alias",
     "AnswerError",
     "Area",
     "ArgumentError",

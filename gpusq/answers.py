@@ -213,6 +213,7 @@ class Model:
         accuracy: On data sets.
         executor: What runs it.
         file_bytes: Size of the file that is loaded.
+        behind: Why a newer version, which lies in the repository, does not answer.
     """
 
     name: str
@@ -230,6 +231,28 @@ class Model:
     accuracy: tuple[Accuracy, ...] = ()
     executor: str | None = None
     file_bytes: int | None = None
+    behind: str | None = None
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A name that stands for several models.
+
+    Args:
+        name: By which they are asked.
+        state: `ready` or `unavailable`.
+        default: Whether it answers requests for its task that name no model.
+        models: Who answers, each with its share of the requests.
+        reason: Why it is unavailable.
+        task: `classify`, `detect` or `segment`.
+    """
+
+    name: str
+    state: str
+    default: bool
+    models: Mapping[str, float]
+    reason: str | None = None
+    task: str | None = None
 
 
 @dataclass(frozen=True)
@@ -246,6 +269,7 @@ class Models:
 
     models: tuple[Model, ...]
     limits: Limits
+    aliases: tuple[Alias, ...] = ()
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self.models)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from gpusq import pictures, reading, table
-from gpusq.answers import Models, PictureAnswer
+from gpusq.answers import Alias, Model, Models, PictureAnswer
 from gpusq.client import Client
 from gpusq.connection import DEFAULT_URL
 from gpusq.drawn_files import SUFFIX, DrawnFiles
@@ -159,7 +159,8 @@ def _task(order: Order, models: Models) -> str:
     if order.model is None:
         offered = {model.task for model in models if model.state == "ready" and model.default}
         return _first([task for task in TASKS if task in offered])
-    named = {model.name: model for model in models}
+    named: dict[str, Model | Alias] = {model.name: model for model in models}
+    named |= {alias.name: alias for alias in models.aliases}
     if order.model not in named:
         raise ArgumentError(
             f"There is no model {order.model!r}; there are {', '.join(named)}. Name one of these, "

@@ -45,7 +45,8 @@ class ModelAnswer(BaseModel):
     name: str
     state: Literal["ready", "unavailable"]
     default: bool = Field(
-        description="Whether it answers requests for its task that name no model."
+        description="Whether it answers requests for its task that name no model; of several that "
+        "do, as an alias has them, the one that answers most."
     )
     reason: str | None = Field(None, description="Why it is unavailable.")
     version: int | None = None
@@ -74,6 +75,7 @@ class AliasAnswer(BaseModel):
     default: bool = Field(
         description="Whether it answers requests for its task that name no model."
     )
+    reason: str | None = Field(None, description="Why it is unavailable.")
     task: str | None = None
     models: dict[str, float] = Field(
         description="Who answers, with the share of the requests; one that is unavailable leaves "
@@ -90,6 +92,7 @@ class AliasAnswer(BaseModel):
             name=name,
             state="ready" if ready else "unavailable",
             default=name in gateway.defaults.values(),
+            reason=None if ready else "none of its models answers, or they are for several tasks",
             task=min(catalogue.tasks(name)) if ready else None,
             models={model: round(weight / total, 4) for model, weight in weights.items()},
         )
@@ -135,7 +138,7 @@ def _model(gateway: Gateway, name: str) -> ModelAnswer:
     return ModelAnswer(
         name=name,
         state="ready",
-        default=name == gateway.defaults[card.task] and name not in gateway.catalogue.aliases,
+        default=name == gateway.catalogue.foremost(gateway.defaults[card.task]),
         version=model.version,
         behind=gateway.catalogue.behind.get(name),
         task=card.task,

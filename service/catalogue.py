@@ -99,6 +99,13 @@ class Catalogue:
             return name
         return self._router.pick(name, self.models)
 
+    def foremost(self, name: str) -> str:
+        """Return the model that answers most of the requests for an alias, or that is named."""
+        able = {
+            one: weight for one, weight in self.aliases.get(name, {}).items() if one in self.models
+        }
+        return max(able, key=lambda one: able[one], default=name)
+
     def label(self, task: str | None, model: str | None) -> str | None:
         """Return the name under which a request is counted; None for a model that is none."""
         # A name that no model has must not become a label: clients choose it.

@@ -63,8 +63,10 @@ class Proofs:
         """Prove networks until cancelled."""
         while True:
             await self._alarm.pause(self._check_s)
-            for loaded in list(self._shelf.loaded.values()):
-                if self._is_due(loaded):
+            for name in list(self._shelf.loaded):
+                # Others were proved meanwhile; it may have been replaced, and closed.
+                loaded = self._shelf.loaded.get(name)
+                if loaded is not None and self._is_due(loaded):
                     await self._prove(loaded)
 
     def _is_due(self, loaded: Loaded) -> bool:

@@ -29,8 +29,14 @@ Predict = Callable[..., tuple[int, list[str], list[str]]]
 
 
 @pytest.fixture(scope="module")
-def url(scene_repository: Path, serve: Serve) -> Iterator[str]:
-    settings = Settings(repository=scene_repository, executor="onnxruntime", deadline_s=30)
+def url(
+    scene_repository: Path, serve: Serve, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    routes = tmp_path_factory.mktemp("routes") / "routes.json"
+    routes.write_text('{"aliases": {"paint": {"colours": 1}}}')
+    settings = Settings(
+        repository=scene_repository, executor="onnxruntime", deadline_s=30, routes=routes
+    )
     with serve(create_app(settings, choice.load(settings))) as client:
         yield str(client.base_url)
 
@@ -77,6 +83,13 @@ def test_the_task_is_that_of_the_model(predict: Predict, photos: Path):
     assert code == 0
     assert out[1].split() == ["score", "label", "id", "left", "top", "right", "bottom"]
     assert [line.split()[:2] for line in out[2:]] == [["0.900", "red"]]
+
+
+def test_an_alias_is_asked_like_a_model(predict: Predict, photos: Path):
+    code, out, err = predict(photos / "a red one.jpg", "--model", "paint")
+
+    assert (code, err) == (0, [])
+    assert out[0].startswith(f"{photos}/a red one.jpg: 64 x 48, colours 1, ")
 
 
 def test_a_folder_is_all_its_pictures_in_order_and_the_whole_time_is_said(

@@ -143,7 +143,10 @@ def test_an_alias_may_be_the_default_and_take_the_name_of_a_model(tmp_path: Path
             assert gateway.catalogue.real(None, "classify") == "now"
             assert gateway.catalogue.real("now", "classify") == "next"
 
-            said = answers.models(ModelsAnswer.of(gateway, Settings())).aliases
+            listed = ModelsAnswer.of(gateway, Settings())
+            # Clients that know no alias still find a default.
+            assert [model.name for model in listed.models if model.default] == ["now"]
+            said = answers.models(listed).aliases
             assert [(one.name, one.default, dict(one.models)) for one in said] == [
                 ("now", False, {"next": 1.0}),
                 ("photo", True, {"now": 1.0}),
@@ -242,6 +245,7 @@ def test_aliases_are_listed_and_answer_over_http(
             "name": "photo",
             "state": "ready",
             "default": True,
+            "reason": None,
             "task": "classify",
             "models": {"colours": 0.75, "broken": 0.25},
         }

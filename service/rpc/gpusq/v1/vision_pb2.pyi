@@ -226,7 +226,7 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., aliases: _Optional[_Iterable[_Union[Alias, _Mapping]]] = ...) -> None: ...
 
 class Alias(_message.Message):
-    __slots__ = ("name", "state", "default", "task", "models")
+    __slots__ = ("name", "state", "default", "task", "models", "reason")
     class ModelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -239,12 +239,14 @@ class Alias(_message.Message):
     DEFAULT_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: Model.State
     default: bool
     task: str
     models: _containers.ScalarMap[str, float]
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Model.State, str]] = ..., default: _Optional[bool] = ..., task: _Optional[str] = ..., models: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    reason: str
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Model.State, str]] = ..., default: _Optional[bool] = ..., task: _Optional[str] = ..., models: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_body_bytes", "max_pixels")
