@@ -19,12 +19,15 @@ from service.executors.executor import Executor
 from service.gateway import Gateway
 from service.observe import gpu, tracing
 from service.observe.observer import Observer
+from service.oip.protocol import OpenInference
 from service.rest import headers, pages, problems, routes, schema
+from service.rest import oip as open_inference
 from service.rest.edge import Edge
 from service.rest.fetch import Fetcher
 from service.rest.guard import Guard
 from service.rest.linger import Linger
 from service.rpc.guard import KeyGuard
+from service.rpc.oip import GrpcInference
 from service.rpc.server import Server
 from service.rpc.vision import Vision
 from service.security.access import Access
@@ -62,8 +65,10 @@ def create_app(
     # Only now: a start that fails says all of them in its one line.
     for name, reason in sorted(gateway.unavailable.items()):
         logger.warning("model %s is unavailable: %s", name, reason)
-
+    oip = OpenInference(gateway, settings)
     rpc = None if rpc_listener is None else _rpc(gateway, settings, rpc_listener, observer, access)
+    if rpc is not None:
+        rpc.add(GrpcInference(oip))
     app = FastAPI(
         title="GPUSQ-ViT",
         summary="Sparse INT8 Vision Transformers, served",
@@ -81,10 +86,12 @@ def create_app(
     app.state.gateway = gateway
     app.state.settings = settings
     app.state.fetcher = Fetcher(settings.url_hosts)
+    app.state.oip = oip
     app.state.rpc = rpc
     app.state.observer = observer
     app.state.access = access
     app.include_router(routes.router)
+    app.include_router(open_inference.router)
     app.include_router(pages.router)
     problems.install(app)
     schema.install(app)

@@ -242,7 +242,7 @@ class Gateway:
     async def infer(
         self,
         model: str,
-        source: Source[Images | list[bytes]],
+        source: Source[Callable[[Model], Images | list[bytes]]],
         ledger: Ledger | None = None,
         version: int | None = None,
     ) -> Inferred:
@@ -250,8 +250,8 @@ class Gateway:
 
         Args:
             model: Which one.
-            source: Gives the batch: [b, h, w, 3] uint8, or b encoded pictures, which are decoded
-                and preprocessed as for :meth:`answer`.
+            source: Gives what makes the batch for the model that answers: [b, h, w, 3] uint8, or b
+                encoded pictures, which are decoded and preprocessed as for :meth:`answer`.
             ledger: As for :meth:`answer`.
             version: The version that must answer; None for whichever is served.
 
@@ -264,7 +264,7 @@ class Gateway:
         with self._counted(None, model):
             target = self.catalogue.find(model, version)
             with self._admission.place(target.name, source.most_bytes, ledger.left_s()) as place:
-                batch = await self._read(source, ledger)
+                batch = (await self._read(source, ledger))(target)
 
                 async def ask(target: Model) -> Inferred:
                     return await self._infer(target, batch, place, ledger)

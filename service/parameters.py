@@ -118,16 +118,16 @@ def parse(kind: type[ParametersT], task: str, given: Mapping[str, Any]) -> Param
 
 
 def refusal(
-    task: str, faults: Sequence[Mapping[str, Any]], others: Mapping[str, str] | None = None
+    task: str | None, faults: Sequence[Mapping[str, Any]], others: Mapping[str, str] | None = None
 ) -> GatewayError:
     """Say what is wrong with the parameters of a request.
 
     Args:
-        task: What was asked for.
+        task: What was asked for; None where parameters choose nothing.
         faults: What pydantic found; a transport may add the type :data:`REPEATED`.
         others: What is expected of more that a transport takes, by name.
     """
-    known = list(OF_TASK[task].model_fields)
+    known = list(OF_TASK[task].model_fields) if task else []
     expected = {**{name: _EXPECTED[name] for name in known}, **(others or {})}
     said = (_say(fault, known, expected) for fault in faults)
     return GatewayError(Code.INVALID_ARGUMENT, " ".join(said))

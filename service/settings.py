@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     routes: Path | None = None
     top_k: int = Field(5, ge=1, le=MAX_TOP_K)
     max_body_bytes: int = Field(10_000_000, ge=1)
+    max_tensor_bytes: int = Field(32_000_000, ge=1)
     url_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     max_bytes_in_flight: int = Field(256_000_000, ge=1)
     # Above 89 million Pillow itself begins to refuse.

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+from typing import Final
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
-from service.errors import Code, GatewayError, GoneError
+from service.errors import Code, GatewayError
 from service.rest import brought, form
+from service.rest.arriving import Arriving
 from service.rest.brought import Brought, Picture
 from service.rest.fetch import Fetcher
-
-T = TypeVar("T")
 
 _ACCEPTED: Final = (
     "Send the picture itself with Content-Type image/jpeg, image/png, image/webp or "
@@ -28,7 +26,7 @@ _AROUND_BYTES: Final = 4096
 _LARGE_BYTES: Final = 262_144
 
 
-class Body:
+class Body(Arriving):
     """The body of one request, read once.
 
     Args:
@@ -38,14 +36,12 @@ class Body:
     """
 
     def __init__(self, request: Request, max_bytes: int, fetcher: Fetcher) -> None:
-        self._request = request
-        self._max_bytes = max_bytes
-        self._fetcher = fetcher
-        self._read = asyncio.Event()
         header = request.headers.get("content-type", "")
         self._kind = header.partition(";")[0].strip().lower()
         # In base64 three bytes become four.
-        self._max_body = max_bytes * 4 // 3 + _AROUND_BYTES if self._kind == _JSON else max_bytes
+        written = max_bytes * 4 // 3 + _AROUND_BYTES if self._kind == _JSON else None
+        super().__init__(request, max_bytes, "Send the picture smaller.", written)
+        self._fetcher = fetcher
         self.brought: Brought | None = None
 
     @property
@@ -56,10 +52,7 @@ class Body:
     @property
     def most_bytes(self) -> int:
         """How many bytes it has at most: those that are declared, or as many as are accepted."""
-        declared = self._request.headers.get("content-length", "")
-        if self._kind == _JSON or not declared.isdecimal():
-            return self._max_bytes
-        return min(int(declared), self._max_bytes)
+        return self._max_bytes if self._kind == _JSON else super().most_bytes
 
     async def picture(self) -> bytes:
         """Return the body, which is the picture.
@@ -68,7 +61,7 @@ class Body:
             GatewayError: Another content type, or too many bytes.
         """
         self._require_picture()
-        return await self._whole()
+        return await self.whole()
 
     async def pictures(self) -> list[bytes]:
         """Return the pictures that the body holds; :attr:`brought` says more of them.
@@ -76,30 +69,11 @@ class Body:
         Raises:
             GatewayError: Too many bytes, or a body without a picture.
         """
-        data = await self._whole()
+        data = await self.whole()
         large = len(data) > _LARGE_BYTES
         found = await asyncio.to_thread(self._parse, data) if large else self._parse(data)
         self.brought = found
         return await self._fetched(found.pictures)
-
-    async def until_disconnect(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await ``work``, but cancel it when the client goes away.
-
-        Raises:
-            GoneError: The client went away.
-        """
-        working = asyncio.ensure_future(work)
-        leaving = asyncio.ensure_future(self._disconnect())
-        try:
-            await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                return working.result()
-            raise GoneError
-        finally:
-            leaving.cancel()
-            working.cancel()
-            # Its place must be free again before this request is over.
-            await asyncio.wait((working,))
 
     def _require_picture(self) -> None:
         kind = self._kind
@@ -126,34 +100,6 @@ class Body:
             if data is None:
                 data = await self._fetcher.get(picture.name or "", left)
             if (left := left - len(data)) < 0:
-                raise self._too_many("more")
+                raise self.too_many("more")
             found.append(data)
         return found
-
-    async def _whole(self) -> bytes:
-        declared = self._request.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > self._max_body:
-            raise self._too_many(f"{int(declared):,}")
-        chunks = bytearray()
-        try:
-            async for chunk in self._request.stream():
-                chunks += chunk
-                if len(chunks) > self._max_body:
-                    raise self._too_many("more")
-        except ClientDisconnect as error:
-            raise GoneError from error
-        self._read.set()
-        return bytes(chunks)
-
-    def _too_many(self, came: str) -> GatewayError:
-        return GatewayError(
-            Code.TOO_MANY_BYTES,
-            f"A body may have {self._max_bytes:,} bytes, this one has {came}. "
-            "Send the picture smaller.",
-        )
-
-    async def _disconnect(self) -> None:
-        # Until the body is read, its reader is who hears of a disconnect.
-        await self._read.wait()
-        while (await self._request.receive())["type"] != "http.disconnect":
-            pass

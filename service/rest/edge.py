@@ -19,7 +19,9 @@ from service.rest import headers, inference, problems
 logger = logging.getLogger(__name__)
 
 # Probes come every few seconds and say nothing.
-_QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+_QUIET: Final = frozenset(
+    {"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}
+)
 
 
 class Edge:

@@ -23,6 +23,8 @@ OPEN: Final = frozenset(
 )
 _ASSETS: Final = "/assets/"
 _MODELS: Final = "/v2/models/"
+# Lists the models, though by POST.
+_INDEX: Final = "/v2/repository/index"
 METRICS: Final = "/metrics"
 
 
@@ -82,7 +84,7 @@ def scope_of(method: str, path: str, *, metrics_need_key: bool) -> Scope | None:
         return None
     if path == METRICS:
         return Scope.METRICS if metrics_need_key else None
-    return Scope.MODELS if method in ("GET", "HEAD") else Scope.INFER
+    return Scope.MODELS if method in ("GET", "HEAD") or path == _INDEX else Scope.INFER
 
 
 def _model(request: Request) -> str | None:

@@ -15,7 +15,7 @@ from starlette.routing import Match
 from service import parameters
 from service.errors import Code, GatewayError, GoneError, WrongTaskError
 from service.ledger import server_timing
-from service.rest import inference
+from service.rest import inference, oip_errors
 from service.rest.problem import Problem
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -98,6 +98,8 @@ def respond(
     if (ledger := inference.ledger(request)) is not None:
         timings_ms = ledger.timings_ms()
         headers[inference.HEADER] = server_timing(timings_ms)
+    if oip_errors.speaks(request):
+        return oip_errors.respond(status, detail, headers)
     problem = _problem(request, status, code, title, detail)
     problem.timings_ms = timings_ms
     body = orjson.dumps(problem.model_dump(exclude_none=True))
@@ -143,7 +145,7 @@ async def _gateway_error(request: Request, error: GatewayError) -> Response:
 
 
 async def _validation_error(request: Request, error: RequestValidationError) -> Response:
-    task, others = inference.PATHS[request.scope["path"]], {inference.TIMEOUT: _TIMEOUT}
+    task, others = inference.PATHS.get(request.scope["path"]), {inference.TIMEOUT: _TIMEOUT}
     refusal = parameters.refusal(task, error.errors(), others)
     inference.count_refusal(request, refusal.code.value)
     return answer(request, refusal)

@@ -9,9 +9,11 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from service.errors import Code
+from service.rest import oip_schema
 from service.rest.brought import MOST_PICTURES
 from service.rest.guard import scope_of
 from service.rest.inference import HEADER
+from service.rest.oip_errors import PREFIX
 from service.rest.problem import Problem
 from service.rest.problems import MEDIA_TYPE, STATUS, TITLES
 
@@ -136,7 +138,8 @@ def install(app: FastAPI) -> None:
                 tags=app.openapi_tags,
                 license_info=app.license_info,
             )
-            document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+            schemas = document["components"]["schemas"]
+            schemas.update(Problem=Problem.model_json_schema(), **oip_schema.schemas())
             if app.state.access.gatekeeper is not None:
                 _say_keys(document, metrics_need_key=app.state.settings.metrics_need_key)
             app.openapi_schema = document
@@ -161,5 +164,6 @@ def _say_keys(document: dict[str, Any], *, metrics_need_key: bool) -> None:
             needed = scope_of(method.upper(), path, metrics_need_key=metrics_need_key)
             if needed is not None:
                 operation["security"] = [{"bearer": []}, {"header": []}]
+                refusal = oip_schema.refusal if path.startswith(PREFIX) else _problem
                 for status in _REFUSING:
-                    operation["responses"].setdefault(str(int(status)), _problem(status))
+                    operation["responses"].setdefault(str(int(status)), refusal(status))

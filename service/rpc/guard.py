@@ -21,7 +21,7 @@ _OPEN: Final = frozenset(
 # By the name of the method alone: what is not here asks a network, or may.
 _MODELS: Final = frozenset(
     {
-        *("ListModels", "ServerReflectionInfo"),
+        *("ListModels", "ServerReflectionInfo", "RepositoryIndex"),
         *("ServerMetadata", "ModelMetadata", "ModelReady", "ModelConfig", "ModelStatistics"),
     }
 )

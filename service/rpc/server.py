@@ -99,7 +99,7 @@ class Server:
             interceptors=(edge,),
             maximum_concurrent_rpcs=self._gateway.capacity + _OTHER_CALLS,
             options=(
-                ("grpc.max_receive_message_length", self._settings.max_body_bytes + _SLACK_BYTES),
+                ("grpc.max_receive_message_length", self._most_bytes() + _SLACK_BYTES),
                 # A second service at the same address shall fail, not share.
                 ("grpc.so_reuseport", 0),
             ),
@@ -136,6 +136,9 @@ class Server:
         if self._server is None:
             await self.bind()
         await self._server.start()
+
+    def _most_bytes(self) -> int:
+        return max(self._settings.max_body_bytes, self._settings.max_tensor_bytes)
 
     async def stop(self) -> None:
         """Say that it is not ready, take no more calls, answer those that came, and end."""

@@ -56,7 +56,7 @@ def test_a_batch_of_tensors_goes_through_the_network_as_it_is():
     async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
         size = executor.models["colours"].card.preprocessing
         batch = np.zeros((3, size.height, size.width, 3), np.uint8)
-        answer = await gateway.infer("colours", brings(batch))
+        answer = await gateway.infer("colours", brings(lambda _: batch))
         assert (answer.model, answer.version) == ("colours", 3)
         assert answer.outputs["scores"].shape == (3, 4)
         assert executor.calls == 1
@@ -66,7 +66,7 @@ def test_a_batch_of_tensors_goes_through_the_network_as_it_is():
 
 def test_encoded_pictures_become_one_batch(red_jpeg: bytes):
     async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
-        answer = await gateway.infer("colours", brings([red_jpeg, red_jpeg]))
+        answer = await gateway.infer("colours", brings(lambda _: [red_jpeg] * 2))
         assert answer.outputs["scores"].shape == (2, 4)
         assert executor.calls == 1
         assert answer.timings_ms["decode"] > 0
@@ -77,7 +77,7 @@ def test_encoded_pictures_become_one_batch(red_jpeg: bytes):
 def test_another_version_than_the_served_one_is_refused_by_its_number():
     async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
         with pytest.raises(GatewayError, match="no version 7 of the model 'colours'; version 3"):
-            await gateway.infer("colours", brings([]), version=7)
+            await gateway.infer("colours", brings(lambda _: []), version=7)
 
     run(scenario)
 

@@ -325,7 +325,7 @@ def test_the_process_is_alive(client: httpx.Client):
 
 
 def test_an_unknown_path_and_a_wrong_method_are_problems(client: httpx.Client):
-    problem(client.get("/v2/classify"), 404, "not_found")
+    problem(client.get("/v1/look"), 404, "not_found")
     problem(client.get("/v1/models/", headers={"Host": "elsewhere"}), 404, "not_found")
     answer = client.get("/v1/classify")
     problem(answer, 405, "method_not_allowed")

@@ -37,6 +37,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 def served(serve: Serve) -> Iterator[tuple[Both, FakeExecutor]]:
     settings = Settings(
         max_body_bytes=MAX_BODY_BYTES,
+        max_tensor_bytes=MAX_BODY_BYTES,
         deadline_s=30,
         read_timeout_s=0.3,
         decode_threads=1,
