@@ -1,0 +1,182 @@
+"""Servers as processes of their own, and what they cost, by /proc (Linux)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+ROOT = Path(__file__).parents[1]
+START_TIMEOUT_S = 90.0
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a server has used up to now.
+
+    Args:
+        cpu_s: Of all its processes, since each began.
+        main_cpu_s: Of it, that of the first process' first thread, where event loops run.
+        rss_bytes: Resident memory of all its processes; what they share counts in each.
+        processes: How many there are.
+    """
+
+    cpu_s: float
+    main_cpu_s: float
+    rss_bytes: int
+    processes: int
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs.
+
+    Args:
+        process: Its first process, the head of a session.
+        port: Where it listens, on the loopback.
+        log: What it printed.
+    """
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    def usage(self) -> Usage:
+        """Return what all processes of its session used so far."""
+        head = self.process.pid
+        found = [one for one in map(_stat, _processes()) if one and one[0] == head]
+        first = _ticks(Path(f"/proc/{head}/task/{head}/stat"))
+        return Usage(
+            cpu_s=sum(ticks for _, ticks, _ in found) * _TICK_S,
+            main_cpu_s=first * _TICK_S,
+            rss_bytes=sum(pages for *_, pages in found) * _PAGE_BYTES,
+            processes=len(found),
+        )
+
+
+@contextlib.contextmanager
+def serving(
+    command: Sequence[str], *, port: int, ready: str, log: Path, variables: Mapping[str, str]
+) -> Iterator[Server]:
+    """Run a server until the block ends.
+
+    Args:
+        command: What starts it.
+        port: Where it will listen.
+        ready: The path that answers 200 when it can be asked.
+        log: Gets what it prints.
+        variables: Of its environment, beside this process' own.
+
+    Raises:
+        RuntimeError: It ended, or was not ready in time; the message has the end of its log.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603 - the caller's own command
+            command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=ROOT,
+            start_new_session=True,
+        )  # fmt: skip
+    server = Server(process, port, log)
+    try:
+        _await_ready(server, ready)
+        yield server
+    finally:
+        stop(server)
+
+
+def stop(server: Server, patience_s: float = 15.0) -> int:
+    """End a server, by force where it must be; return its exit code."""
+    if server.process.poll() is None:
+        server.process.send_signal(signal.SIGCONT)
+        server.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.process.wait(patience_s)
+    # Also what a first process that ended by itself left behind.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.process.pid, signal.SIGKILL)
+    return server.process.wait()
+
+
+def gateway(port: int, **settings: object) -> tuple[list[str], dict[str, str]]:
+    """Return the command that starts the gateway, and its environment.
+
+    Args:
+        port: Where it shall listen.
+        settings: Of docs/settings.md, in lower case.
+    """
+    command = [sys.executable, "-m", "service", "--port", str(port)]
+    return command, {f"GPUSQ_{name.upper()}": str(value) for name, value in settings.items()}
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens at."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def machine() -> dict[str, str]:
+    """Say what was measured on."""
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    names = [line.partition(":")[2].strip() for line in info.splitlines() if "model name" in line]
+    return {
+        "processor": f"{len(os.sched_getaffinity(0))} x {names[0] if names else 'unknown'}",
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "load": " ".join(f"{one:.2f}" for one in os.getloadavg()),
+    }
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the installed versions of packages of this environment."""
+    return {name: metadata.version(name) for name in packages}
+
+
+def _await_ready(server: Server, path: str) -> None:
+    until = time.monotonic() + START_TIMEOUT_S
+    url = f"http://127.0.0.1:{server.port}{path}"
+    while time.monotonic() < until:
+        if server.process.poll() is not None:
+            break
+        with contextlib.suppress(OSError, urllib.error.URLError):
+            urllib.request.urlopen(url, timeout=5).close()  # noqa: S310 - http, to the loopback
+            return
+        time.sleep(0.1)
+    said = server.log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
+    raise RuntimeError("\n".join([f"{server.process.args!r} was not ready:", *said]))
+
+
+def _processes() -> Iterator[Path]:
+    return (folder / "stat" for folder in Path("/proc").glob("[0-9]*"))
+
+
+def _stat(path: Path) -> tuple[int, int, int] | None:
+    """Return session, ticks of CPU time and resident pages; None where it has ended."""
+    fields = _fields(path)
+    return (int(fields[3]), int(fields[11]) + int(fields[12]), int(fields[21])) if fields else None
+
+
+def _ticks(path: Path) -> int:
+    fields = _fields(path)
+    return int(fields[11]) + int(fields[12]) if fields else 0
+
+
+def _fields(path: Path) -> list[str]:
+    """Return what stands behind the name of a process, which may hold spaces and brackets."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
