@@ -223,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--requests", type=int, default=500, help="of one contender in one round")
     parser.add_argument("--warm-up", type=int, default=200)
     parser.add_argument("--concurrency", type=int, default=4, help="connections of the client")
-    parser.add_argument("--executor", default="auto", choices=("auto", "openvino", "onnxruntime"))
+    parser.add_argument("--executor", default="onnxruntime", choices=("onnxruntime", "openvino"))
     parser.add_argument("--photos", type=Path, help="a folder of JPEG files to send")
     parser.add_argument("--pictures", type=int, default=16, help="how many of them")
     parser.add_argument("--json", type=Path, help="write every round there")
