@@ -30,19 +30,7 @@ class Asking:
         timeout_s: How long the client waits, from the moment that its request came.
     """
 
-    def __init__(
-        self,
-        request: Request,
-        response: Response,
-        timeout_s: Annotated[
-            float | None,
-            Header(
-                alias=inference.TIMEOUT,
-                gt=0,
-                description="Seconds after which the client no longer waits.",
-            ),
-        ] = None,
-    ) -> None:
+    def __init__(self, request: Request, response: Response, timeout_s: float | None) -> None:
         self._request = request
         self._response = response
         self._gateway: Gateway = request.app.state.gateway
@@ -112,4 +100,20 @@ class Asking:
         self._response.headers[inference.HEADER] = server_timing(timings_ms)
 
 
-AskingDep = Annotated[Asking, Depends()]
+# A class, or a function that is no coroutine, would be called in another thread.
+async def _asking(
+    request: Request,
+    response: Response,
+    timeout_s: Annotated[
+        float | None,
+        Header(
+            alias=inference.TIMEOUT,
+            gt=0,
+            description="Seconds after which the client no longer waits.",
+        ),
+    ] = None,
+) -> Asking:
+    return Asking(request, response, timeout_s)
+
+
+AskingDep = Annotated[Asking, Depends(_asking)]

@@ -9,7 +9,7 @@ from service import parameters
 from service.rest import inference
 
 
-def given_once(request: Request) -> None:
+async def given_once(request: Request) -> None:
     """Refuse a query that names a parameter more than once, of which the last would count.
 
     Raises:

@@ -22,12 +22,13 @@ from service.tasks import classify, detect, segment
 router = APIRouter(dependencies=[Depends(given_once)])
 
 
-def _gateway(request: Request) -> Gateway:
+# Not a coroutine, a dependency would be called in another thread.
+async def _gateway(request: Request) -> Gateway:
     gateway: Gateway = request.app.state.gateway
     return gateway
 
 
-def _settings(request: Request) -> Settings:
+async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
