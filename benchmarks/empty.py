@@ -41,6 +41,7 @@ def _graph(classes: int) -> onnx.ModelProto:
     """Return the graph: the same scores for every picture of the batch."""
     scores = np.full((1, classes), 0.1 / classes, np.float32)
     scores[0, :5] = (0.5, 0.2, 0.1, 0.06, 0.04)
+    image: list[str | int | None] = ["b", FORM.height, FORM.width, 3]
     graph = helper.make_graph(
         [
             helper.make_node("Shape", ["image"], ["batch"], start=0, end=1),
@@ -48,7 +49,7 @@ def _graph(classes: int) -> onnx.ModelProto:
             helper.make_node("Expand", ["constant", "shape"], ["scores"]),
         ],
         "empty",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["b", FORM.height, FORM.width, 3])],
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, image)],
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["b", classes])],
         [
             numpy_helper.from_array(np.array([1], np.int64), "one"),

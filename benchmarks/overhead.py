@@ -3,12 +3,13 @@
     python -m benchmarks.overhead --rounds 7 --json overhead.json
     python -m benchmarks.overhead --profile
 
-Against plain FastAPI (benchmarks/plain.py), which reads, decodes and scales the same pictures by the
-same function in as many threads, and answers JSON. Each contender gets the same requests in turns,
-from one client with so many connections; the ratio is that of the same round, and what is shown are
-medians over the rounds. CPU time is that of the server's processes by /proc, so it does not depend
-on what else the machine does, nor on the client. `loop` is the part of the thread that the event
-loop runs in; the rest is decoding and whatever else threads do.
+Against plain FastAPI (benchmarks/plain.py), which reads, decodes and scales the same pictures by
+the same function in as many threads, and answers JSON. Each contender gets the same requests in
+turns, from one client with so many connections; the ratio is that of the same round, and what is
+shown are medians over the rounds. CPU time is that of the server's processes by
+/proc, so it does not depend on what else the machine does, nor on the client. `loop` is the part of
+the thread that the event loop runs in; the rest is decoding and whatever else threads do. ONNX
+Runtime runs the empty network, because it costs least by itself.
 
 --profile instead prints where the event loop's time goes in the gateway, by cProfile, which makes
 small calls look dearer than they are.
@@ -20,7 +21,6 @@ defaults, on Linux.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import json
 import pstats

@@ -2,8 +2,8 @@
 
     python -m benchmarks.plain --port 8100
 
-It takes a picture as the body itself or in a form, decodes and scales it by the same function, in as
-many threads, and answers the same labels for every picture. No limits, no deadline, no metrics.
+It takes a picture as the body itself or in a form, decodes and scales it by the same function, in
+as many threads, and answers the same labels for every picture. No limits, no deadline, no metrics.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ def _await_ready(server: Server, path: str) -> None:
         if server.process.poll() is not None:
             break
         with contextlib.suppress(OSError, urllib.error.URLError):
-            urllib.request.urlopen(url, timeout=5).close()  # noqa: S310 - http, to the loopback
+            urllib.request.urlopen(url, timeout=5).close()
             return
         time.sleep(0.1)
     said = server.log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
