@@ -55,14 +55,14 @@ class Server:
     log: Path
 
     def usage(self) -> Usage:
-        """Return what all processes of its session used so far."""
+        """Return what its first process and all that descend from it used so far."""
         head = self.process.pid
-        found = [one for one in map(_stat, _processes()) if one and one[0] == head]
+        found = list(_family(head))
         first = _ticks(Path(f"/proc/{head}/task/{head}/stat"))
         return Usage(
-            cpu_s=sum(ticks for _, ticks, _ in found) * _TICK_S,
+            cpu_s=sum(one.ticks for one in found) * _TICK_S,
             main_cpu_s=first * _TICK_S,
-            rss_bytes=sum(pages for *_, pages in found) * _PAGE_BYTES,
+            rss_bytes=sum(one.pages for one in found) * _PAGE_BYTES,
             processes=len(found),
         )
 
@@ -99,14 +99,16 @@ def serving(
 
 def stop(server: Server, patience_s: float = 15.0) -> int:
     """End a server, by force where it must be; return its exit code."""
+    family = list(_family(server.process.pid))
     if server.process.poll() is None:
         server.process.send_signal(signal.SIGCONT)
         server.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             server.process.wait(patience_s)
-    # Also what a first process that ended by itself left behind.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(server.process.pid, signal.SIGKILL)
+    # Also what the first process left behind.
+    for one in family:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one.pid, signal.SIGKILL)
     return server.process.wait()
 
 
@@ -159,14 +161,35 @@ def _await_ready(server: Server, path: str) -> None:
     raise RuntimeError("\n".join([f"{server.process.args!r} was not ready:", *said]))
 
 
-def _processes() -> Iterator[Path]:
-    return (folder / "stat" for folder in Path("/proc").glob("[0-9]*"))
+@dataclass(frozen=True)
+class _Process:
+    pid: int
+    parent: int
+    session: int
+    ticks: int
+    pages: int
 
 
-def _stat(path: Path) -> tuple[int, int, int] | None:
-    """Return session, ticks of CPU time and resident pages; None where it has ended."""
-    fields = _fields(path)
-    return (int(fields[3]), int(fields[11]) + int(fields[12]), int(fields[21])) if fields else None
+def _family(head: int) -> Iterator[_Process]:
+    """Find a process, those of its session, and all that descend from one of them.
+
+    Some servers give each worker a session of its own.
+    """
+    left = [one for path in Path("/proc").glob("[0-9]*") if (one := _process(path))]
+    known = {head}
+    found: list[_Process] = [one for one in left if head in (one.pid, one.session)]
+    while found:
+        yield from found
+        known.update(one.pid for one in found)
+        found = [one for one in left if one.parent in known and one.pid not in known]
+
+
+def _process(folder: Path) -> _Process | None:
+    fields = _fields(folder / "stat")
+    if not fields:
+        return None
+    ticks = int(fields[11]) + int(fields[12])
+    return _Process(int(folder.name), int(fields[1]), int(fields[3]), ticks, int(fields[21]))
 
 
 def _ticks(path: Path) -> int:
