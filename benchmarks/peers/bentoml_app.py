@@ -17,14 +17,14 @@ from benchmarks.peers.classifier import (
 )
 
 
-@bentoml.service(workers=WORKERS, logging={"access": {"enabled": False}})  # type: ignore[misc]
+@bentoml.service(workers=WORKERS, logging={"access": {"enabled": False}})
 class Photos:
     """The classifier as BentoML has it."""
 
     def __init__(self) -> None:
         self._network = Classifier()
 
-    @bentoml.api(batchable=True, max_batch_size=BATCH, max_latency_ms=10_000)  # type: ignore[misc]
+    @bentoml.api(batchable=True, max_batch_size=BATCH, max_latency_ms=10_000)  # type: ignore[untyped-decorator]
     def classify(self, images: list[Image]) -> list[list[Named]]:
         """Decode and classify a batch."""
         return self._network.classify([read_opened(image) for image in images])

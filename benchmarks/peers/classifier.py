@@ -1,7 +1,8 @@
 """What all peers serve: the pictures are decoded as the gateway does, ONNX Runtime classifies.
 
-Chosen by the environment: PEER_MODEL is the ONNX file, PEER_THREADS how many threads of ONNX Runtime
-one process has. Imports what is in every peer's environment alone.
+Chosen by the environment: PEER_MODEL is the ONNX file, PEER_THREADS how many threads of ONNX
+Runtime one process has, PEER_WORKERS how many processes there are, PEER_BATCH how many pictures are
+taken at once. Imports nothing but what is in every peer's environment.
 """
 
 from __future__ import annotations
