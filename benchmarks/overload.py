@@ -14,8 +14,8 @@ Each request has the deadline of the service (--deadline).
 - every request answered: 200, or a refusal that says when to try again; no connection lost.
 - memory: resident memory of the last quarter of the time over that of the first.
 
-Over REST, and over gRPC where the gateway has it. Ends with 1 where a goal is missed. About 80 s for
-each transport with the defaults. Linux.
+Over REST, and over gRPC where the gateway has it. Ends with 1 where a goal is missed. About 80 s
+for each transport with the defaults. Linux.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def told(found: Found, deadline_s: float) -> list[str]:
         f"peak: {found.peak:.1f} a second; offered: {found.offered:.1f} a second",
         f"goodput: {found.goodput:.1f} a second, {100 * found.goodput / found.peak:.0f} % of peak",
         f"{total} requests: {counts}; refusals without Retry-After: {found.silent}",
-        f"accepted: p99 {1000 * found.accepted_p99_s:.0f} ms of {1000 * deadline_s:.0f}; "
+        f"accepted: p99 {1000 * found.accepted_p99_s:.0f} ms of {1000 * deadline_s:.0f}",
         f"refused: p99 {1000 * found.refused_p99_s:.0f} ms",
         f"memory: {found.first_mib:.0f} MiB in the first quarter, {found.last_mib:.0f} in the last",
     ]
