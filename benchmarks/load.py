@@ -20,7 +20,8 @@ import httptools
 # What has no answer: the connection was refused, or ended after the request was sent.
 REFUSED: Final = "no connection"
 LOST: Final = "no answer"
-_PATIENCE_S: Final = 30.0
+# Longer than any deadline: whoever has no answer by then never gets one.
+PATIENCE_S: Final = 40.0
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ class _Connection(asyncio.Protocol):
         self._done = loop.create_future()
         self._answer = _Answer(self._done)
         self._transport.write(request)
-        patience = loop.call_later(_PATIENCE_S, self._fail, ConnectionError("no answer came"))
+        patience = loop.call_later(PATIENCE_S, self._fail, ConnectionError("no answer came"))
         try:
             return await self._done
         finally:

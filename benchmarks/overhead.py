@@ -34,9 +34,10 @@ from typing import Final
 
 import uvloop
 
-from benchmarks import empty, load, pictures, processes, vision
+from benchmarks import empty, load, pictures, processes
 from benchmarks.load import Client, HttpClient
 from benchmarks.processes import Server
+from benchmarks.vision import VisionClient
 
 PLAIN: Final = "plain FastAPI, raw"
 GATEWAY: Final = "gateway, raw"
@@ -131,9 +132,8 @@ async def _measure(arguments: argparse.Namespace, photos: list[bytes]) -> dict[s
             GATEWAY: Contender(gateway, _http(gateway, "/v1/classify", photos)),
             "plain FastAPI, form": Contender(plain, _http(plain, "/form", photos, form=True)),
             "gateway, form": Contender(gateway, _http(gateway, "/v1/classify", photos, form=True)),
+            "gateway, gRPC": Contender(gateway, VisionClient(rpc_port, photos)),
         }
-        if rpc_port:
-            contenders["gateway, gRPC"] = Contender(gateway, vision.client(rpc_port, photos))
         for contender in contenders.values():
             await measured(contender, arguments.concurrency, arguments.warm_up)
         rounds: dict[str, list[Turn]] = {name: [] for name in contenders}
@@ -163,7 +163,7 @@ async def _profile(arguments: argparse.Namespace, photos: list[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def _servers(arguments: argparse.Namespace) -> Iterator[tuple[Server, Server, int | None]]:
+def _servers(arguments: argparse.Namespace) -> Iterator[tuple[Server, Server, int]]:
     port = processes.free_port()
     command = [sys.executable, "-m", "benchmarks.plain", "--port", str(port)]
     with (
@@ -177,17 +177,19 @@ def _servers(arguments: argparse.Namespace) -> Iterator[tuple[Server, Server, in
 
 
 @contextlib.contextmanager
-def _gateway(
-    arguments: argparse.Namespace, *interpreter: str
-) -> Iterator[tuple[Server, int | None]]:
+def _gateway(arguments: argparse.Namespace, *interpreter: str) -> Iterator[tuple[Server, int]]:
     """Run the gateway with the empty model, its interpreter with more options."""
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "models"
         empty.write(repository)
-        port, rpc_port = processes.free_port(), vision.free_port()
-        settings = {"repository": repository, "default_model": empty.NAME, "deadline_s": 30}
+        port, rpc_port = processes.free_port(), processes.free_port()
         command, variables = processes.gateway(
-            port, executor=arguments.executor, **settings, **vision.settings(rpc_port)
+            port,
+            grpc_port=rpc_port,
+            executor=arguments.executor,
+            repository=repository,
+            default_model=empty.NAME,
+            deadline_s=30,
         )
         command[1:1] = interpreter
         log = Path(folder) / "gateway.log"

@@ -14,7 +14,7 @@ Each request has the deadline of the service (--deadline).
 - every request answered: 200, or a refusal that says when to try again; no connection lost.
 - memory: resident memory of the last quarter of the time over that of the first.
 
-Over REST, and over gRPC where the gateway has it. Ends with 1 where a goal is missed. About 80 s
+Over REST, and over gRPC. Ends with 1 where a goal is missed. About 80 s
 for each transport with the defaults. Linux.
 """
 
@@ -35,9 +35,10 @@ from typing import Final
 
 import uvloop
 
-from benchmarks import load, pictures, processes, vision
+from benchmarks import load, pictures, processes
 from benchmarks.load import REFUSED, Client, HttpClient, Reply
 from benchmarks.processes import ROOT, Server
+from benchmarks.vision import VisionClient
 
 # Of the peak; of the deadline; of the first quarter's memory.
 _GOODPUT: Final = 0.9
@@ -161,12 +162,12 @@ def misses(found: Found, deadline_s: float) -> list[str]:
 
 async def _measure(arguments: argparse.Namespace, photos: list[bytes]) -> dict[str, Found]:
     found = {}
-    for transport in _transports(arguments):
+    for transport in arguments.transports:
         # A gateway each: what one transport left behind shall not count against the next.
         with _gateway(arguments) as (server, rpc_port):
             client: Client
-            if transport == "gRPC" and rpc_port:
-                client = vision.client(rpc_port, photos)
+            if transport == "gRPC":
+                client = VisionClient(rpc_port, photos)
             else:
                 client = HttpClient(
                     server.port, [load.post("/v1/classify", one, "image/jpeg") for one in photos]
@@ -174,12 +175,6 @@ async def _measure(arguments: argparse.Namespace, photos: list[bytes]) -> dict[s
             found[transport] = await _overload(client, server, arguments)
             await client.close()
     return found
-
-
-def _transports(arguments: argparse.Namespace) -> list[str]:
-    if vision.free_port() is None:
-        return ["REST"]
-    return list(arguments.transports)
 
 
 async def _overload(client: Client, server: Server, arguments: argparse.Namespace) -> Found:
@@ -201,14 +196,14 @@ async def _watch(server: Server, memory_mib: list[float]) -> None:
 
 
 @contextlib.contextmanager
-def _gateway(arguments: argparse.Namespace) -> Iterator[tuple[Server, int | None]]:
-    port, rpc_port = processes.free_port(), vision.free_port()
+def _gateway(arguments: argparse.Namespace) -> Iterator[tuple[Server, int]]:
+    port, rpc_port = processes.free_port(), processes.free_port()
     command, variables = processes.gateway(
         port,
         repository=ROOT / "model_repository",
         executor=arguments.executor,
         deadline_s=arguments.deadline,
-        **vision.settings(rpc_port),
+        grpc_port=rpc_port,
     )
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -117,8 +117,9 @@ def gateway(port: int, **settings: object) -> tuple[list[str], dict[str, str]]:
 
     Args:
         port: Where it shall listen.
-        settings: Of docs/settings.md, in lower case.
+        settings: Of docs/settings.md, in lower case; no gRPC where they have no `grpc_port`.
     """
+    settings.setdefault("grpc", "grpc_port" in settings)
     command = [sys.executable, "-m", "service", "--port", str(port)]
     return command, {f"GPUSQ_{name.upper()}": str(value) for name, value in settings.items()}
 
