@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.plan.repository import publish
+from compress.plan.repository import Backend, publish
 from contract import labels
 from contract.card import ModelCard, Precision
 from contract.preprocess import Preprocessing
@@ -20,8 +20,13 @@ FORM = Preprocessing(224, 224, 248)
 _LABELS = "imagenet-1k"
 
 
-def write(repository: Path) -> None:
-    """Put it into a repository of its own."""
+def write(repository: Path, backend: Backend = "onnxruntime") -> None:
+    """Put it into a repository of its own.
+
+    Args:
+        repository: The folder of models.
+        backend: What a Triton runs it with.
+    """
     card = ModelCard(
         task="classify",
         labels=labels.load(_LABELS),
@@ -34,7 +39,7 @@ def write(repository: Path) -> None:
         bundle = Path(folder)
         onnx.save(_graph(len(card.labels)), bundle / "model.onnx")
         (bundle / "card.json").write_text(card.to_json(), encoding="utf-8")
-        publish(bundle, repository, NAME)
+        publish(bundle, repository, NAME, backend=backend)
 
 
 def _graph(classes: int) -> onnx.ModelProto:

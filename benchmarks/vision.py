@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import grpc
 
-from benchmarks.load import LOST, PATIENCE_S
+from benchmarks.load import LOST, PATIENCE_S, REFUSED
 from service.rpc.gpusq.v1 import vision_pb2
 
 _METHOD: Final = "/gpusq.v1.Vision/Classify"
@@ -37,8 +37,10 @@ class VisionClient:
             said = dict(error.trailing_metadata() or ())
             if code := said.get("x-error-code"):
                 return str(code), "retry-after" in said
-            if error.code() is grpc.StatusCode.UNAVAILABLE:
-                return LOST, False
+            # What no handler has answered.
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+                refused = "failed to connect" in (error.details() or "").lower()
+                return REFUSED if refused else LOST, False
             return f"{error.code().name}: {error.details()}", False
         return "ok", False
 

@@ -35,6 +35,8 @@ _DTYPES: Final = {
 # Triton says several things with UNAVAILABLE; only the text tells them apart.
 _QUEUE_FULL: Final = "Exceeds maximum queue size"
 _QUEUE_TIMEOUT: Final = "Request timeout expired"
+# Of a model whose process was killed; Triton itself goes on to call it ready.
+_WORKER_DEAD: Final = "is not healthy"
 _RESTRICTED: Final = "restricted"
 _NO_REGION: Final = "shared memory"
 _NO_VERSION: Final = ("unknown model", "not at ready state", "is not found")
@@ -106,6 +108,13 @@ def failure(url: str, model: Model, error: grpc.aio.AioRpcError) -> ServiceError
         )
     if code is grpc.StatusCode.UNAVAILABLE and _RESTRICTED not in text:
         return unreachable(url)
+    if _WORKER_DEAD in text:
+        return GatewayError(
+            Code.MODEL_UNAVAILABLE,
+            f"The process that runs {model.name!r} at Triton has ended: {text} Try again in "
+            f"{RETRY_AFTER_S} s; whoever runs the service loads the model again.",
+            retry_after_s=RETRY_AFTER_S,
+        )
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return ModelError(f"Triton refused the input: {text}")
     return ModelError(f"Triton answered {code.name}: {text}")

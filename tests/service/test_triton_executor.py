@@ -149,7 +149,8 @@ def test_a_model_without_a_card_is_unavailable_with_one_sentence():
         ("UNAVAILABLE", "Request timeout expired", Code.DEADLINE_EXCEEDED),
         ("UNAVAILABLE", "Socket closed", Code.EXECUTOR_UNAVAILABLE),
         ("INVALID_ARGUMENT", "unexpected shape", None),
-        ("INTERNAL", "Stub process 'x' is not healthy", None),
+        ("INTERNAL", "Stub process 'x' is not healthy.", Code.MODEL_UNAVAILABLE),
+        ("INTERNAL", "a defect of the network", None),
     ],
 )
 def test_each_failure_of_triton_has_its_code(status, text, code):
