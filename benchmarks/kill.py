@@ -3,8 +3,9 @@
     python -m benchmarks.kill --json kill.json
 
 One gateway stands before a Triton (2.51 of October 2024 from its wheel, with a network that
-computes nothing) and is never started again. Requests come at --rate, whether or not anything is answered.
-Some seconds into each scenario something is done to Triton, and some seconds later it is undone:
+computes nothing) and is never started again. Requests come at --rate, whether or not anything is
+answered. Some seconds into each scenario something is done to Triton, and some seconds later it is
+undone:
 
 - killed: SIGKILL, then started again at the same address
 - stopped: SIGSTOP, then SIGCONT: connections stay, nobody answers

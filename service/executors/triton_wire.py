@@ -115,9 +115,10 @@ def failure(url: str, model: Model, error: grpc.aio.AioRpcError) -> ServiceError
             f"{RETRY_AFTER_S} s; whoever runs the service loads the model again.",
             retry_after_s=RETRY_AFTER_S,
         )
-    if code is grpc.StatusCode.INVALID_ARGUMENT:
-        return ModelError(f"Triton refused the input: {text}")
-    return ModelError(f"Triton answered {code.name}: {text}")
+    refused = code is grpc.StatusCode.INVALID_ARGUMENT
+    return ModelError(
+        f"Triton {'refused the input' if refused else f'answered {code.name}'}: {text}"
+    )
 
 
 def lacks_region(error: grpc.aio.AioRpcError) -> bool:
