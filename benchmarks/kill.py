@@ -19,8 +19,9 @@ every request that it took, and exit with 0; connections refused from then on ar
 A request is lost when it was sent and its connection ended without an answer: none may be. `first
 error` is the time from the harm until the first request was told so; `ok again` and `all ok` are
 the times from the mend until the first request that began after it was answered, and until the
-last that was not. Ends with 1 where a request was lost or Triton was not found again. About 100 s
-with the defaults; the first run fetches the wheel. Linux on x86_64 with the development packages.
+last that was not; `longest` is how long any request took. Ends with 1 where a request was lost or
+Triton was not found again. About 100 s with the defaults; the first run fetches the wheel. Linux on
+x86_64 with the development packages.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ _PACKAGES: Final = ("tritonclient", "grpcio", "fastapi", "uvicorn")
 # Of each second that the slow worker may run.
 _RUNS_S: Final = 0.05
 _EXIT_S: Final = 60.0
-COLUMNS: Final = ("sent", "ok", "answered otherwise", "lost", "first error", "ok again", "all ok")
+COLUMNS: Final = (
+    "sent", "ok", "answered otherwise", "lost", "first error", "ok again", "all ok", "longest",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -239,7 +242,7 @@ def table(found: Mapping[str, Found]) -> list[str]:
     """Return a row for each scenario."""
     rows = [f"| Triton | {' | '.join(COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}"]
     for name, one in found.items():
-        times = (one.first_error_s, one.ok_again_s, one.all_ok_s)
+        times = (one.first_error_s, one.ok_again_s, one.all_ok_s, one.longest_s)
         shown = " | ".join("" if value is None else f"{value:.2f} s" for value in times)
         rows.append(f"| {name} | {_counted(one.outcomes)} | {shown} |")
     return rows

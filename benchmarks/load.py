@@ -115,6 +115,8 @@ class HttpClient:
         """End its connections."""
         while self._idle:
             self._idle.pop().close()
+        # Connections end when the loop comes to them.
+        await asyncio.sleep(0)
 
     async def _connection(self) -> _Connection:
         while self._idle:
