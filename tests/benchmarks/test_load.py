@@ -106,7 +106,7 @@ def test_a_server_counts_with_what_it_started_in_other_sessions():
     server = Server(process, 0, processes.ROOT)
     try:
         until = time.monotonic() + 20
-        while (usage := server.usage()).cpu_s - usage.main_cpu_s < 0.2:
+        while (usage := server.usage()).cpu_s - usage.main_cpu_s < 0.15:
             assert time.monotonic() < until
             time.sleep(0.05)
         assert usage.processes == 2
