@@ -3,47 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from fastapi import Depends, Header, Request, Response
+from fastapi import Request, Response
 from pydantic import BaseModel
 
 from service.gateway import Answer, Gateway, Source
 from service.ledger import Ledger, server_timing
-from service.rest import inference, problems
+from service.parameters import Parameters
+from service.rest import inference, problems, query
 from service.rest.answers import Answers, Entry
 from service.rest.body import Body
 from service.settings import Settings
 from service.tasks.task import Task
 
 OptionsT = TypeVar("OptionsT")
+ParametersT = TypeVar("ParametersT", bound=Parameters)
 ResultT = TypeVar("ResultT")
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
 
-class Asking:
+class Asking(Generic[ParametersT]):
     """Sends the pictures of one request to a network, and says where the time went.
 
     Args:
         request: Whose body brings the pictures.
-        response: Gets the header with the time of each stage.
-        timeout_s: How long the client waits, from the moment that its request came.
+        kind: What its query may choose.
+
+    Raises:
+        RequestValidationError: The query, or how long the client waits, is not as expected.
     """
 
-    def __init__(self, request: Request, response: Response, timeout_s: float | None) -> None:
+    def __init__(self, request: Request, kind: type[ParametersT]) -> None:
+        self.chosen = query.chosen(request, kind)
+        self.settings: Settings = request.app.state.settings
         self._request = request
-        self._response = response
+        self._headers: dict[str, str] = {}
         self._gateway: Gateway = request.app.state.gateway
-        settings: Settings = request.app.state.settings
-        self._body = Body(request, settings.max_body_bytes, request.app.state.fetcher)
+        self._body = Body(request, self.settings.max_body_bytes, request.app.state.fetcher)
         self._ledger = inference.ledger(request) or Ledger()
-        if timeout_s is not None:
+        if (timeout_s := query.timeout_s(request)) is not None:
             self._ledger.limit(timeout_s - self._ledger.total_s())
 
     async def answer(
         self,
         task: Task[OptionsT, ResultT],
-        model: str | None,
         options: OptionsT,
         say: Callable[[Answer[ResultT]], AnswerT],
     ) -> AnswerT | Answers[AnswerT]:
@@ -51,7 +55,6 @@ class Asking:
 
         Args:
             task: What to do.
-            model: Which model to ask.
             options: What the request chose.
             say: Says one answer in JSON's words.
 
@@ -59,7 +62,7 @@ class Asking:
             GatewayError: There is no answer; its code says why.
             GoneError: The client went away.
         """
-        body = self._body
+        body, model = self._body, self.chosen.model
         if body.is_raw:
             raw = Source(body.picture, body.most_bytes)
             work = self._gateway.answer(task, model, raw, options, self._ledger)
@@ -78,9 +81,14 @@ class Asking:
             return say(self._timed(one))
         raise one
 
+    def respond(self, found: BaseModel) -> Response:
+        """Return an answer as JSON."""
+        # Written from the answer as it is: FastAPI would check it once more.
+        return self.raw(found.model_dump_json(exclude_none=True).encode(), "application/json")
+
     def raw(self, content: bytes, kind: str) -> Response:
-        """Return an answer that is no JSON, with the same headers."""
-        return Response(content, headers=dict(self._response.headers), media_type=kind)
+        """Return an answer of any kind, with the same headers."""
+        return Response(content, headers=self._headers, media_type=kind)
 
     def _entry(
         self,
@@ -97,23 +105,4 @@ class Asking:
         return found
 
     def _show(self, timings_ms: dict[str, float]) -> None:
-        self._response.headers[inference.HEADER] = server_timing(timings_ms)
-
-
-# A class, or a function that is no coroutine, would be called in another thread.
-async def _asking(
-    request: Request,
-    response: Response,
-    timeout_s: Annotated[
-        float | None,
-        Header(
-            alias=inference.TIMEOUT,
-            gt=0,
-            description="Seconds after which the client no longer waits.",
-        ),
-    ] = None,
-) -> Asking:
-    return Asking(request, response, timeout_s)
-
-
-AskingDep = Annotated[Asking, Depends(_asking)]
+        self._headers[inference.HEADER] = server_timing(timings_ms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from service.cards import ModelsAnswer, Readiness
@@ -14,12 +14,12 @@ from service.metrics import OPEN_METRICS, TEXT
 from service.parameters import ClassifyParameters, DetectParameters, SegmentParameters
 from service.rest import accepts, schema
 from service.rest.answers import Answers, ClassifyAnswer, DetectAnswer, SegmentAnswer
-from service.rest.asking import AskingDep
-from service.rest.query import given_once
+from service.rest.asking import Asking
+from service.rest.query import described
 from service.settings import Settings
 from service.tasks import classify, detect, segment
 
-router = APIRouter(dependencies=[Depends(given_once)])
+router = APIRouter()
 
 
 # Not a coroutine, a dependency would be called in another thread.
@@ -41,65 +41,71 @@ SettingsDep = Annotated[Settings, Depends(_settings)]
     "/v1/classify",
     tags=["inference"],
     summary="Say what a picture shows",
-    openapi_extra={"requestBody": schema.PICTURE_BODY},
+    openapi_extra={
+        "requestBody": schema.PICTURE_BODY,
+        "parameters": described(ClassifyParameters),
+    },
+    response_model=ClassifyAnswer | Answers[ClassifyAnswer],
     responses=schema.responses("The likeliest classes."),
-    response_model_exclude_none=True,
 )
-async def classify_picture(
-    asking: AskingDep, settings: SettingsDep, query: Annotated[ClassifyParameters, Query()]
-) -> ClassifyAnswer | Answers[ClassifyAnswer]:
+async def classify_picture(request: Request) -> Response:
     """Classify one picture: JPEG, PNG or WebP, as the body itself, in a form or in JSON.
 
     EXIF orientation is applied, transparency is laid on white, and of an animation the first
     frame counts.
     """
-    options = query.options(settings)
-    return await asking.answer(classify.TASK, query.model, options, ClassifyAnswer.of)
+    asking = Asking(request, ClassifyParameters)
+    options = asking.chosen.options(asking.settings)
+    return asking.respond(await asking.answer(classify.TASK, options, ClassifyAnswer.of))
 
 
 @router.post(
     "/v1/detect",
     tags=["inference"],
     summary="Find things in a picture",
-    openapi_extra={"requestBody": schema.PICTURE_BODY},
+    openapi_extra={
+        "requestBody": schema.PICTURE_BODY,
+        "parameters": described(DetectParameters),
+    },
+    response_model=DetectAnswer | Answers[DetectAnswer],
     responses=schema.responses("What was found."),
-    response_model_exclude_none=True,
 )
-async def detect_in_picture(
-    asking: AskingDep, query: Annotated[DetectParameters, Query()]
-) -> DetectAnswer | Answers[DetectAnswer]:
+async def detect_in_picture(request: Request) -> Response:
     """Find things in one picture, with boxes in its own pixels and, if asked for, masks.
 
     The picture comes as for classification; boxes are those of the upright picture.
     """
-    return await asking.answer(detect.TASK, query.model, query.options(), DetectAnswer.of)
+    asking = Asking(request, DetectParameters)
+    options = asking.chosen.options()
+    return asking.respond(await asking.answer(detect.TASK, options, DetectAnswer.of))
 
 
 @router.post(
     "/v1/segment",
     tags=["inference"],
     summary="Say what each pixel of a picture shows",
-    openapi_extra={"requestBody": schema.PICTURE_BODY},
+    openapi_extra={
+        "requestBody": schema.PICTURE_BODY,
+        "parameters": described(SegmentParameters),
+    },
     response_model=SegmentAnswer | Answers[SegmentAnswer],
     responses=schema.responses(
         "The classes with their areas, and the map. With `Accept: image/png` the map alone.",
         content=schema.PNG_CONTENT,
     ),
-    response_model_exclude_none=True,
 )
-async def segment_picture(
-    asking: AskingDep,
-    query: Annotated[SegmentParameters, Query()],
-    accept: Annotated[str, Header(include_in_schema=False)] = "",
-) -> SegmentAnswer | Answers[SegmentAnswer] | Response:
+async def segment_picture(request: Request) -> Response:
     """Say what each pixel of one picture shows, as a map of its own size.
 
     The picture comes as for classification; the map is that of the upright picture.
     """
-    found = await asking.answer(segment.TASK, query.model, query.options(), SegmentAnswer.of)
-    if isinstance(found, SegmentAnswer) and found.class_map and accepts.prefers_png(accept):
+    asking = Asking(request, SegmentParameters)
+    options = asking.chosen.options()
+    found = await asking.answer(segment.TASK, options, SegmentAnswer.of)
+    wants_png = accepts.prefers_png(request.headers.get("accept", ""))
+    if isinstance(found, SegmentAnswer) and found.class_map and wants_png:
         return asking.raw(base64.b64decode(found.class_map), accepts.PNG)
-    return found
+    return asking.respond(found)
 
 
 @router.get("/v1/models", tags=["inference"], summary="List the models")
