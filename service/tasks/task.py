@@ -62,9 +62,11 @@ class Task(Generic[OptionsT, ResultT]):
         predict: Makes the prediction for one picture; raises GatewayError where the outputs are
             not what the contract says, or the options ask for what the network does not give.
         compare: How far two networks agree about one picture: measures by name, 0 to 1.
+        quick: Whether that takes less than handing it to another thread would.
     """
 
     name: str
     require_outputs: Callable[[Shapes, LabelSet], None]
     predict: Callable[[Outputs, Asked[OptionsT]], ResultT]
     compare: Callable[[Seen, Seen], dict[str, float]] = lambda _one, _other: {}
+    quick: bool = False
