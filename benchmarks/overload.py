@@ -39,6 +39,7 @@ from benchmarks import load, pictures, processes
 from benchmarks.load import REFUSED, Client, HttpClient, Reply
 from benchmarks.processes import ROOT, Server
 from benchmarks.vision import VisionClient
+from contract.cpu import cpus
 
 # Of the peak; of the deadline; of the first quarter's memory.
 _GOODPUT: Final = 0.9
@@ -202,6 +203,7 @@ def _gateway(arguments: argparse.Namespace) -> Iterator[tuple[Server, int]]:
         port,
         repository=ROOT / "model_repository",
         executor=arguments.executor,
+        cpu_concurrency=arguments.cpu_concurrency,
         deadline_s=arguments.deadline,
         grpc_port=rpc_port,
     )
@@ -222,6 +224,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--concurrency", type=int, default=16, help="under way at the peak")
     parser.add_argument("--deadline", type=float, default=2.0, help="seconds")
     parser.add_argument("--executor", default="auto", choices=("auto", "openvino", "onnxruntime"))
+    parser.add_argument(
+        "--cpu-concurrency", type=int, default=cpus(), help="pictures in a network at once"
+    )
     parser.add_argument(
         "--transports", nargs="+", choices=("REST", "gRPC"), default=["REST", "gRPC"]
     )

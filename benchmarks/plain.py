@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request, UploadFile
 
+from contract.cpu import cpus
 from contract.preprocess import Preprocessing, preprocess
 
 FORM = Preprocessing(224, 224, 248)
@@ -68,7 +68,7 @@ def main() -> None:
     """Serve on the loopback until a signal comes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, required=True)
-    app = create_app(len(os.sched_getaffinity(0)))
+    app = create_app(cpus())
     # The fast loop and parser that the gateway has; else uvicorn's defaults, with a line in the log
     # for each request, which the gateway writes too.
     uvicorn.run(

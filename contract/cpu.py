@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
 from typing import Final
@@ -9,6 +10,12 @@ from typing import Final
 _X86: Final = ("x86_64", "amd64", "i386", "i686")
 _BFLOAT16: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 _DOT_PRODUCTS: Final = frozenset({"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8"})
+
+
+def cpus() -> int:
+    """Return how many processors this process may use."""
+    # Containers and taskset give a process fewer than the machine has.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def int8_saturates(cpuinfo: Path = Path("/proc/cpuinfo"), machine: str | None = None) -> bool:

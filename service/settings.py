@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from contract.cpu import cpus
 from contract.preprocess import MAX_PIXELS
 
 PREFIX: Final = "GPUSQ_"
@@ -20,11 +20,6 @@ _OF_CLIENTS: Final = frozenset({"URL", "API_KEY"})
 _ORIGIN: Final = r"https?://[A-Za-z0-9.:\[\]-]+"
 # None, all, or some, as browsers send them: without a path.
 ORIGINS: Final = rf"^(|\*|{_ORIGIN}(,\s*{_ORIGIN})*)$"
-
-
-def _cpus() -> int:
-    # Containers and taskset give a process fewer processors than the machine has.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Settings(BaseSettings):
@@ -39,6 +34,7 @@ class Settings(BaseSettings):
     grpc: bool = True
     grpc_port: int = Field(9000, ge=0, le=65535)
     executor: Literal["auto", "openvino", "onnxruntime", "tensorrt", "triton"] = "auto"
+    cpu_concurrency: int = Field(1, ge=1, le=64)
     triton_url: str = "127.0.0.1:8001"
     triton_concurrency: int = Field(16, ge=1, le=1024)
     triton_shared_memory_bytes: int = Field(0, ge=0, le=1 << 30)
@@ -52,7 +48,7 @@ class Settings(BaseSettings):
     max_bytes_in_flight: int = Field(256_000_000, ge=1)
     # Above 89 million Pillow itself begins to refuse.
     max_pixels: int = Field(MAX_PIXELS, ge=1, le=89_000_000)
-    decode_threads: int = Field(default_factory=_cpus, ge=1, le=256)
+    decode_threads: int = Field(default_factory=cpus, ge=1, le=256)
     queue_limit: int = Field(32, ge=0, le=10_000)
     deadline_s: float = Field(2.0, gt=0, le=30)
     read_timeout_s: float = Field(30.0, gt=0, le=300)

@@ -12,7 +12,7 @@ from service.errors import ModelError, StartError
 from service.executors import repository
 from service.executors.embedded import EmbeddedExecutor
 from service.executors.executor import Executor
-from service.executors.loading import Compile
+from service.executors.loading import Compile, CompileForCpu, Lanes
 from service.executors.tensorrt import Here, TensorRtNetwork
 from service.settings import Settings
 
@@ -38,7 +38,8 @@ def load(settings: Settings) -> Executor:
     if settings.executor == "auto" and (here := _plans_run(folder)):
         return _tensorrt(here, settings)
     name = _auto() if settings.executor == "auto" else settings.executor
-    return _embedded(name, RUNTIMES[name](), settings, repository.onnx_file)
+    compile_network = Lanes(RUNTIMES[name](), settings.cpu_concurrency)
+    return _embedded(name, compile_network, settings, repository.onnx_file)
 
 
 def _embedded(
@@ -122,13 +123,13 @@ def _auto() -> str:
     return "openvino"
 
 
-def _openvino() -> Compile:
+def _openvino() -> CompileForCpu:
     from service.executors.openvino import OpenVinoNetwork  # noqa: PLC0415 - optional and slow
 
     return OpenVinoNetwork
 
 
-def _onnxruntime() -> Compile:
+def _onnxruntime() -> CompileForCpu:
     from service.executors.onnxruntime import OnnxRuntimeNetwork  # noqa: PLC0415 - as above
 
     return OnnxRuntimeNetwork

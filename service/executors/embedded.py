@@ -18,7 +18,7 @@ from service.errors import ModelError, StartError, VersionGoneError
 from service.executors import repository
 from service.executors.aside import aside, finish
 from service.executors.executor import Images, Judge, Model, Outputs
-from service.executors.loading import Compile, Loaded, Loader
+from service.executors.loading import Compile, Lanes, Loaded, Loader
 from service.executors.proving import Proofs
 from service.executors.shelf import Shelf
 from service.executors.watching import Watcher
@@ -53,8 +53,8 @@ class EmbeddedExecutor:
         StartError: There is no repository, or no model in it.
     """
 
-    # A network already spreads one batch over all processors, or over the GPU; a second at once
-    # only slows both. Closing a network relies on it too: see _retire.
+    # Of networks that spread one batch over all processors, or over the GPU, a second run at once
+    # only slows both.
     concurrency = 1
     discovers = False
 
@@ -69,6 +69,8 @@ class EmbeddedExecutor:
         drain_s: float = 2.0,
     ) -> None:
         self.name = name
+        if isinstance(compile_network, Lanes):
+            self.concurrency = compile_network.count
         self.models: dict[str, Model] = {}
         self.unavailable: dict[str, str] = {}
         self.behind: dict[str, str] = {}
@@ -210,8 +212,9 @@ class EmbeddedExecutor:
             return
         await asyncio.sleep(self._drain_s)
         self._shelf.draining.remove(old)
-        # Batches take turns: after this one, none of it is left.
-        await self._run(lambda: None)
+        # Batches take turns: after these, none of it is left to begin. Those that still run, where
+        # several run at once, hold what they need.
+        await asyncio.gather(*(self._run(lambda: None) for _ in range(self.concurrency)))
         await aside(old.network.close)
 
     def _tell(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -38,6 +39,37 @@ class Network(Protocol):
 
 # Raises ModelError where the runtime refuses the file.
 Compile = Callable[[Path], Network]
+
+
+class CompileForCpu(Protocol):
+    """Makes a network of a file for so many runs at once, each with its share of the processors.
+
+    Such a network may be closed while it runs.
+    """
+
+    def __call__(self, path: Path, lanes: int = 1) -> Network:
+        """Return the network.
+
+        Raises:
+            ModelError: The runtime refuses the file.
+        """
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """Makes networks of which each runs so many batches at once.
+
+    Args:
+        compile_network: Makes one.
+        count: How many.
+    """
+
+    compile_network: CompileForCpu
+    count: int
+
+    def __call__(self, path: Path) -> Network:
+        """Return the network of a file."""
+        return self.compile_network(path, self.count)
 
 
 class Loaded:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Final
 
 import openvino
 from openvino import frontend
 
-from contract.cpu import int8_saturates
+from contract.cpu import cpus, int8_saturates
 from service.errors import ModelError
 from service.executors.executor import Images, Outputs, TensorSpec
 
@@ -33,11 +34,15 @@ _ERRORS: Final = (
 class OpenVinoNetwork:
     """One graph compiled by OpenVINO.
 
+    Args:
+        path: The file.
+        lanes: How many runs there will be at once, each with its share of the processors.
+
     Raises:
         ModelError: OpenVINO refuses the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lanes: int = 1) -> None:
         try:
             # Left to itself OpenVINO tries a broken file as TensorFlow, PyTorch and the rest too.
             reader = frontend.FrontEndManager().load_by_framework("onnx")
@@ -45,12 +50,15 @@ class OpenVinoNetwork:
             # Asked before the conversion, which uses them up.
             inputs, outputs = loaded.get_inputs(), loaded.get_outputs()
             names = [[place.get_names()[0] for place in places] for places in (inputs, outputs)]
-            compiled = _core().compile_model(reader.convert(loaded), "CPU", _options())
+            compiled = _core().compile_model(reader.convert(loaded), "CPU", _options(lanes))
             self.inputs, self.outputs = map(_specs, (compiled.inputs, compiled.outputs), names)
         except _ERRORS as error:
             raise ModelError(f"OpenVINO refuses {path.name}: {_gist(error, path)}") from error
         self._path = path
-        self._request: Any = compiled.create_infer_request()
+        # A request holds what one run needs.
+        self._idle: Any = SimpleQueue()
+        for _ in range(lanes):
+            self._idle.put(compiled.create_infer_request())
 
     def run(self, images: Images) -> Outputs:
         """Run one batch.
@@ -58,20 +66,31 @@ class OpenVinoNetwork:
         Raises:
             ModelError: OpenVINO failed.
         """
+        # It may be closed meanwhile.
+        idle = self._idle
+        request = idle.get()
         try:
-            results = self._request.infer({"image": images}, share_inputs=True)
+            results = request.infer({"image": images}, share_inputs=True)
+            return {output.name: results[output.name] for output in self.outputs}
         except RuntimeError as error:
             raise ModelError(f"OpenVINO failed: {_gist(error, self._path)}") from error
-        return {output.name: results[output.name] for output in self.outputs}
+        finally:
+            idle.put(request)
 
     def close(self) -> None:
         """Drop what OpenVINO holds."""
-        self._request = None
+        self._idle = None
 
 
-def _options() -> dict[str, str]:
-    # Without its INT8 kernels OpenVINO computes in float what the graph says, exactly.
-    return {**_OPTIONS, "LP_TRANSFORMS_MODE": "NO"} if int8_saturates() else _OPTIONS
+def _options(lanes: int) -> dict[str, str]:
+    options = dict(_OPTIONS)
+    if int8_saturates():
+        # Without its INT8 kernels OpenVINO computes in float what the graph says, exactly.
+        options["LP_TRANSFORMS_MODE"] = "NO"
+    if lanes > 1:
+        threads = max(lanes, cpus())
+        options |= {"NUM_STREAMS": str(lanes), "INFERENCE_NUM_THREADS": str(threads)}
+    return options
 
 
 @functools.cache

@@ -140,3 +140,21 @@ def test_without_openvino_onnx_runtime_is_used_and_the_log_says_why(
 def test_a_repository_without_models_is_refused(make, tmp_path: Path):
     with pytest.raises(StartError, match="gpusq compress"):
         choice.load(Settings(repository=make(tmp_path)))
+
+
+def test_runs_side_by_side_answer_each_its_own_picture(runtime: str, repository: Path):
+    settings = Settings(executor=runtime, repository=repository, cpu_concurrency=3)
+    executor = choice.load(settings)
+    images = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8, 3)).astype(np.uint8)
+
+    async def ask_all():
+        return await asyncio.gather(*(executor.infer("colours", one) for one in images))
+
+    found = [answer["scores"][0] for answer in asyncio.run(ask_all())]
+
+    assert executor.concurrency == 3
+    means = images.mean(axis=(1, 2, 3)) / 255
+    expected = [bundles.colour_scores(*mean) for mean in means]
+    # float32 against float64
+    assert np.array(found) == pytest.approx(np.array(expected), abs=1e-5)
+    executor.close()
