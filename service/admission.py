@@ -128,10 +128,19 @@ class Admission:
         """Whether a network could be asked now without making a request wait for it."""
         return self._load.requests < self._concurrency
 
+    def require_room(self) -> None:
+        """Refuse whatever comes while as many requests are being answered as may be.
+
+        Raises:
+            GatewayError: Its sender should come again later.
+        """
+        requests = self._load.requests
+        if requests >= self.most_requests:
+            raise self._refusal("requests", f"{requests} requests are being answered")
+
     def _require_place(self, most_bytes: int) -> None:
+        self.require_room()
         load = self._load
-        if load.requests >= self.most_requests:
-            raise self._refusal("requests", f"{load.requests} requests are being answered")
         # One alone fits whatever the limit, or it never would.
         if load.requests and load.bytes + most_bytes > self._most_bytes:
             raise self._refusal("bytes", f"pictures of {load.bytes:,} bytes are being answered")

@@ -26,6 +26,7 @@ from service.rest.edge import Edge
 from service.rest.fetch import Fetcher
 from service.rest.guard import Guard
 from service.rest.linger import Linger
+from service.rest.turnstile import Turnstile
 from service.rpc.guard import KeyGuard
 from service.rpc.oip import GrpcInference
 from service.rpc.server import Server
@@ -101,6 +102,7 @@ def create_app(
 
 def _wrap(app: FastAPI, settings: Settings, observer: Observer, access: Access) -> None:
     """Put the layers around an application, the innermost first."""
+    app.add_middleware(Turnstile)
     if access.gatekeeper is not None:
         app.add_middleware(
             Guard, gatekeeper=access.gatekeeper, metrics_need_key=settings.metrics_need_key

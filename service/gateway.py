@@ -274,6 +274,14 @@ class Gateway:
         exchange.note_version(result.version)
         return result
 
+    def require_room(self) -> None:
+        """Find out early whether a request would be refused whatever it brings.
+
+        Raises:
+            GatewayError: As many are being answered as may be.
+        """
+        self._admission.require_room()
+
     def refused(self, task: str | None, model: str | None, outcome: str) -> None:
         """Count a request that a transport refused, so that it never became a call of this class.
 

@@ -129,3 +129,23 @@ def _await_in_flight(client: httpx.Client, count: int) -> None:
 def _when_admitted(client: httpx.Client, data: bytes, count: int) -> httpx.Response:
     _await_in_flight(client, count)
     return post(client, data)
+
+
+def test_what_is_refused_at_once_is_counted_and_keeps_its_headers(serve: Serve, red_jpeg: bytes):
+    settings = Settings(decode_threads=1, queue_limit=0)
+    with (
+        serve(create_app(settings, FakeExecutor())) as client,
+        _slow_upload(client),
+        _slow_upload(client),
+    ):
+        answer = _when_admitted(client, red_jpeg, 2)
+        # Whatever asks no network is answered.
+        assert client.get("/v1/models").status_code == 200
+        assert client.get("/v1/classify").status_code == 405
+        metrics = client.get("/metrics").text
+
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert (
+        'gpusq_requests_total{model="colours",outcome="overloaded",task="classify"} 1.0' in metrics
+    )
+    assert 'gpusq_sheds_total{reason="requests"} 1.0' in metrics
