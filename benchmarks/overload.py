@@ -5,7 +5,8 @@
 First the peak: closed load, as many requests under way as are let in, so that the gateway always
 has work; what it answers in a second is what it can do. Then an open load at --factor times that
 rate, with arrivals at random times as from people who do not wait for one another, for --seconds.
-Each request has the deadline of the service (--deadline).
+The peak is taken once more at the end, and the higher one counts. Each request has the deadline of
+the service (--deadline).
 
 - goodput: answers within the deadline, a second; wanted: at least 90 % of the peak. Client and
   gateway share the processors: what the client's connections and the refusals cost is part of it.
@@ -14,8 +15,8 @@ Each request has the deadline of the service (--deadline).
 - every request answered: 200, or a refusal that says when to try again; no connection lost.
 - memory: resident memory of the last quarter of the time over that of the first.
 
-Over REST, and over gRPC. Ends with 1 where a goal is missed. About 80 s
-for each transport with the defaults. Linux.
+Over REST, and over gRPC. Ends with 1 where a goal is missed. About 90 s for each transport with the
+defaults. Linux.
 """
 
 from __future__ import annotations
@@ -180,14 +181,22 @@ async def _measure(arguments: argparse.Namespace, photos: list[bytes]) -> dict[s
 
 async def _overload(client: Client, server: Server, arguments: argparse.Namespace) -> Found:
     await load.closed(client, arguments.concurrency, _WARM_UP_S)
-    at_peak = await load.closed(client, arguments.concurrency, arguments.peak_seconds)
-    peak = sum(reply.ok for reply in at_peak) / arguments.peak_seconds
+    peak = await _peak(client, arguments)
     print(f"peak {peak:.1f} a second; now {arguments.factor:g} times that", file=sys.stderr)
     memory: list[float] = []
     watching = asyncio.create_task(_watch(server, memory))
     replies = await load.open_load(client, arguments.factor * peak, arguments.seconds)
     watching.cancel()
+    # The machine may have had less to give at first.
+    peak = max(peak, await _peak(client, arguments))
     return summary(peak, replies, memory, arguments.deadline)
+
+
+async def _peak(client: Client, arguments: argparse.Namespace) -> float:
+    """Return how many requests a second are answered when there is always one to answer."""
+    seconds: float = arguments.peak_seconds
+    replies = await load.closed(client, arguments.concurrency, seconds)
+    return sum(reply.ok for reply in replies) / seconds
 
 
 async def _watch(server: Server, memory_mib: list[float]) -> None:
