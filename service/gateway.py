@@ -236,8 +236,14 @@ class Gateway:
                     exchange.note_version(answer.version)
                     return answer
 
-                every = asyncio.gather(*map(one, pictures, place.parts))
-                return await self._in_time(every, ledger)
+                every = [asyncio.ensure_future(one(*pair)) for pair in zip(pictures, place.parts, strict=True)]
+                try:
+                    return await self._in_time(asyncio.gather(*every), ledger)
+                finally:
+                    # A fault in one leaves the others running, for an answer that nobody gets.
+                    for asked in every:
+                        asked.cancel()
+                    await asyncio.wait(every)
 
     async def infer(
         self,

@@ -52,6 +52,24 @@ def test_several_pictures_share_one_deadline(red_jpeg: bytes):
     run(scenario)
 
 
+def test_a_fault_with_one_of_several_pictures_ends_the_others_and_gives_all_back(
+    red_jpeg: bytes,
+):
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        executor.error = ZeroDivisionError("a fault")  # type: ignore[assignment]
+        asked = gateway.answer_several(
+            classify.TASK, None, brings([red_jpeg] * 8), classify.Options(1)
+        )
+        with pytest.raises(ZeroDivisionError):
+            await asked
+        calls = executor.calls
+        await asyncio.sleep(0.1)
+        assert executor.calls == calls
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(scenario, decode_threads=2)
+
+
 def test_a_batch_of_tensors_goes_through_the_network_as_it_is():
     async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
         size = executor.models["colours"].card.preprocessing
