@@ -12,6 +12,8 @@ import orjson
 from service.errors import Code, GatewayError
 
 MOST_PICTURES: Final = 16
+# Sixteen pictures need 31; the rest is for the addresses of pictures, which may hold some.
+_MOST_COMMAS: Final = 10_000
 _KEYS: Final = ("image", "images", "url", "urls")
 _EXPECTED: Final = (
     'Expected a JSON object with one of "image" (a picture in base64), "images" (a list of them), '
@@ -51,6 +53,10 @@ def of_json(data: bytes) -> Brought:
     Raises:
         GatewayError: It is not such an object.
     """
+    # 13 MB of empty lists would take 360 MB, and hold every other request up for a second. Values
+    # side by side need commas, and the parser limits how deep one lies in another.
+    if data.count(b",") > _MOST_COMMAS:
+        raise _malformed("what came has thousands of values")
     try:
         body = orjson.loads(data)
     except orjson.JSONDecodeError as error:

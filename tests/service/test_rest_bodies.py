@@ -60,6 +60,9 @@ def test_a_picture_in_json_is_answered_as_the_picture_itself(
         (b'{"images": [1]}', "images must be text"),
         (b'{"urls": [1]}', "urls must be text"),
         (b"[" * 5000, "no JSON"),
+        (b'{"images": [' + b"[]," * 10_001 + b"[]]}", "thousands of values"),
+        (b'{"images": [' + b"{}," * 10_001 + b"{}]}", "thousands of values"),
+        (b'{"images": ["' + b'","' * 10_001 + b'"]}', "thousands of values"),
     ],
 )
 def test_other_json_is_told_what_is_expected(client: httpx.Client, content: bytes, said: str):
