@@ -39,6 +39,8 @@ Guard = Callable[[Call], Awaitable[MessageCheck | None]]
 _QUIET: Final = ("/grpc.health.", "/grpc.reflection.")
 # Of calls whose message is still on its way, so that the gateway says who is one too many.
 _ARRIVING: Final = 8
+# Streams last as long as clients like, and the server runs only so many calls.
+_STREAMS: Final = 64
 
 
 class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc] # has no types
@@ -66,6 +68,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc] # has no types
         self._guards = guards
         self._observer = observer
         self._asking = 0
+        self._streams = 0
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         """Return the handler of a method, wrapped."""
@@ -88,11 +91,12 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc] # has no types
     def _streaming(self, handler: Any, method: str) -> Any:
         async def respond(messages: Any, context: Any) -> AsyncIterator[Any]:
             async with self._entered(method, context) as call:
-                for check in await self._checked(call):
-                    check(None)
-                inner = handler.stream_stream or handler.unary_stream
-                async for response in inner(messages, context):
-                    yield response
+                with self._stream():
+                    for check in await self._checked(call):
+                        check(None)
+                    inner = handler.stream_stream or handler.unary_stream
+                    async for response in inner(messages, context):
+                        yield response
 
         if handler.request_streaming:
             make = grpc.stream_stream_rpc_method_handler
@@ -148,6 +152,22 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc] # has no types
             yield
         finally:
             self._asking -= 1
+
+    @contextmanager
+    def _stream(self) -> Iterator[None]:
+        """Hold one of the places for streams."""
+        if self._streams >= _STREAMS:
+            raise GatewayError(
+                Code.OVERLOADED,
+                f"{self._streams} streams are open, as many as may be. End one, or try again in "
+                f"{RETRY_AFTER_S} s.",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
 
     @contextmanager
     def _counted(self, method: str) -> Iterator[None]:

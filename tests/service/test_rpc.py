@@ -324,6 +324,23 @@ def test_health_knows_no_other_service(both: Both):
     assert said.status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
+def test_those_who_watch_leave_room_for_those_who_ask(both: Both, red_jpeg: bytes):
+    stub, asked = health_pb2_grpc.HealthStub(both.channel), health_pb2.HealthCheckRequest()
+    watching = [stub.Watch(asked, timeout=60) for _ in range(200)]
+    try:
+        until(lambda: sum(watch.done() for watch in watching) == 200 - 64)
+        answer = method(both.channel, "Classify")(
+            messages.ClassifyRequest(image=red_jpeg), timeout=20
+        )
+        assert answer.predictions
+        refused = next(watch for watch in watching if watch.done())
+        assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "64 streams are open" in refused.details()
+    finally:
+        for watch in watching:
+            watch.cancel()
+
+
 def test_whoever_watches_and_whoever_reflects_hears_of_a_stop(serve: Serve):
     loops, ended = [], threading.Event()
 
