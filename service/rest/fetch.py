@@ -15,7 +15,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -25,6 +25,11 @@ TIMEOUT_S: Final = 5.0
 _PORT: Final = 443
 # IPv6 addresses that stand for IPv4 ones, RFC 6052; Python knows the older forms.
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+# All that is public of IPv6, RFC 4291. Python calls most of the rest global too, retired forms of
+# IPv4 addresses and of private ones among it.
+_UNICAST: Final = ipaddress.ip_network("2000::/3")
+# What is not to be encoded: it means something in a URL, or is encoded already.
+_AS_IT_IS: Final = "/?%!$&'()*+,;=:@~"
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 # Of a host and a port, the address to connect to.
@@ -89,14 +94,15 @@ class Fetcher:
         known = host if port == _PORT else f"{host}:{port}"
         if known not in self._hosts:
             raise _refused(f"the host {known[:100]!r} is not among those that are allowed")
-        path = parts.path or "/"
-        return _Place(host, port, f"{path}?{parts.query}" if parts.query else path)
+        path = quote(parts.path or "/", safe=_AS_IT_IS)
+        query = quote(parts.query, safe=_AS_IT_IS)
+        return _Place(host, port, f"{path}?{query}" if query else path)
 
     async def _get(self, place: _Place, max_bytes: int) -> bytes:
         address = await self._resolve(place.host, place.port)
         literal = f"[{address}]" if ":" in address else address
         url = httpx.URL(f"https://{literal}:{place.port}").copy_with(
-            raw_path=place.path.encode("ascii", "ignore")
+            raw_path=place.path.encode("ascii")
         )
         name = place.host if place.port == _PORT else f"{place.host}:{place.port}"
         async with (
@@ -158,6 +164,8 @@ def is_public(address: str) -> bool:
     [True, False, False, False]
     """
     meant = _meant(ipaddress.ip_address(address))
+    if meant.version == 6 and meant not in _UNICAST:
+        return False
     return meant.is_global and not meant.is_multicast
 
 

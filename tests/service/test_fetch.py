@@ -92,6 +92,11 @@ def test_a_picture_comes_from_the_address_and_under_the_name(fetcher, server, mo
     assert server.asked == [(f"{NAME}:{server.server_port}", "/picture.jpg?size=large")]
 
 
+def test_a_path_of_any_letters_is_asked_for_as_browsers_do(fetcher, server):
+    assert get(fetcher, server, "/picture b\u00e4r%20.jpg?q=\u00e9 \u20ac&r=%2F") == PICTURE
+    assert server.asked[0][1] == "/picture%20b%C3%A4r%20.jpg?q=%C3%A9%20%E2%82%AC&r=%2F"
+
+
 def test_no_redirect_is_followed(fetcher, server):
     with pytest.raises(GatewayError, match="answered 302") as caught:
         get(fetcher, server, "/moved")
@@ -183,6 +188,10 @@ def test_a_host_whose_address_is_not_public_is_refused():
         "64:ff9b::a9fe:a9fe",
         "64:ff9b::7f00:1",
         "2002:7f00:1::",
+        "::127.0.0.1",
+        "::ffff:0:7f00:1",
+        "64:ff9b:1::a00:1",
+        "fec0::1",
     ],
 )
 def test_an_address_that_only_some_reach_is_not_public(address: str):
