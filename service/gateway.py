@@ -236,7 +236,7 @@ class Gateway:
                     exchange.note_version(answer.version)
                     return answer
 
-                every = [asyncio.ensure_future(one(*pair)) for pair in zip(pictures, place.parts, strict=True)]
+                every = [asyncio.ensure_future(a) for a in map(one, pictures, place.parts)]
                 try:
                     return await self._in_time(asyncio.gather(*every), ledger)
                 finally:
