@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from service.errors import Code, GatewayError
+from service.errors import Code, GatewayError, StartError
 
 TIMEOUT_S: Final = 5.0
 _PORT: Final = 443
@@ -51,6 +51,9 @@ class Fetcher:
             refused.
         resolve: Finds the address of a host.
         verify: Which certificates are trusted; None for those of the system.
+
+    Raises:
+        StartError: What is given as a host cannot be one.
     """
 
     def __init__(
@@ -59,9 +62,10 @@ class Fetcher:
         resolve: Resolve | None = None,
         verify: ssl.SSLContext | None = None,
     ) -> None:
-        self._hosts = frozenset(host.lower() for host in hosts)
+        self._hosts = frozenset(map(_listed, hosts))
         self._resolve = resolve or public_address
-        self._verify = verify
+        # Reading those of the system holds the event loop for tens of milliseconds.
+        self._verify = verify or (ssl.create_default_context() if hosts else True)
 
     async def get(self, url: str, max_bytes: int) -> bytes:
         """Return the bytes that a URL names.
@@ -78,7 +82,7 @@ class Fetcher:
             return await asyncio.wait_for(self._get(place, max_bytes), TIMEOUT_S)
         except asyncio.TimeoutError as error:
             raise _failed(place, f"it did not come within {TIMEOUT_S:g} s") from error
-        except (httpx.HTTPError, OSError) as error:
+        except (httpx.HTTPError, OSError, UnicodeError) as error:
             raise _failed(place, f"{type(error).__name__}") from error
 
     def _place(self, url: str) -> _Place:
@@ -86,8 +90,8 @@ class Fetcher:
             raise _refused("pictures are not fetched from URLs here. Send the picture itself")
         try:
             parts = urlsplit(url)
-            host, port = (parts.hostname or "").lower(), parts.port or _PORT
-        except ValueError as error:
+            host, port = _ascii(parts.hostname or ""), parts.port or _PORT
+        except (ValueError, httpx.InvalidURL) as error:
             raise _refused(f"it is malformed: {error}") from error
         if parts.scheme != "https" or parts.username is not None or not host:
             raise _refused("expected https://HOST/PATH without a user name")
@@ -122,11 +126,32 @@ class Fetcher:
 
     @contextlib.asynccontextmanager
     async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
-        verify = self._verify or ssl.create_default_context()
         async with httpx.AsyncClient(
-            verify=verify, follow_redirects=False, trust_env=False, timeout=TIMEOUT_S
+            verify=self._verify, follow_redirects=False, trust_env=False, timeout=TIMEOUT_S
         ) as client:
             yield client
+
+
+def _listed(name: str) -> str:
+    host, colon, port = name.partition(":")
+    try:
+        # In an address of IPv6 colons mean something else.
+        return name.lower() if name.isascii() else f"{_ascii(host)}{colon}{port}"
+    except httpx.InvalidURL as error:
+        raise StartError(
+            f"setting url_hosts: expected names of hosts, got {name!r}: {error}. Correct it."
+        ) from error
+
+
+def _ascii(host: str) -> str:
+    """Return the name of a host as resolvers and certificates have it.
+
+    >>> _ascii("B\u00fccher.test")
+    'xn--bcher-kva.test'
+    """
+    if host.isascii():
+        return host.lower()
+    return httpx.URL(scheme="https", host=host).raw_host.decode()
 
 
 async def _bounded(answer: httpx.Response, place: _Place, max_bytes: int) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trustme
 
-from service.errors import Code, GatewayError
+from service.errors import Code, GatewayError, StartError
 from service.rest import fetch
 from service.rest.fetch import Fetcher, is_public, public_address
 
@@ -159,6 +159,42 @@ def test_a_url_that_is_not_allowed_is_refused_before_anything_is_resolved(url: s
     error = refusal(Fetcher(("pictures.test",), never), url)
     assert error.code is Code.INVALID_ARGUMENT
     assert said in error.detail
+
+
+def test_a_host_of_any_letters_is_asked_by_its_name_in_ascii():
+    asked = []
+
+    async def nowhere(host: str, port: int) -> str:
+        asked.append(host)
+        raise OSError
+
+    for listed in ("b\u00fccher.test", "xn--bcher-kva.test"):
+        error = refusal(Fetcher((listed,), nowhere), "https://B\u00dcCHER.test/a.jpg")
+        assert error.code is Code.FETCH_FAILED
+    assert asked == ["xn--bcher-kva.test"] * 2
+
+
+def test_a_name_that_no_host_can_have_is_refused_or_cannot_be_fetched():
+    never = "\u2488.test"
+    with pytest.raises(StartError, match="expected names of hosts"):
+        Fetcher((never,))
+    assert "malformed" in refusal(Fetcher(("a..test",)), f"https://{never}/a.jpg").detail
+    assert refusal(Fetcher(("a..test",)), "https://a..test/a.jpg").code is Code.FETCH_FAILED
+
+
+def test_the_certificates_of_the_system_are_read_once_and_not_by_a_request(server, monkeypatch):
+    async def here(host: str, port: int) -> str:
+        return "127.0.0.1"
+
+    distrustful = Fetcher((f"{NAME}:{server.server_port}",), here)
+
+    def read_again() -> ssl.SSLContext:
+        raise AssertionError
+
+    monkeypatch.setattr(ssl, "create_default_context", read_again)
+    error = refusal(distrustful, f"https://{NAME}:{server.server_port}/picture.jpg")
+    assert error.code is Code.FETCH_FAILED
+    assert server.asked == []
 
 
 def test_a_host_whose_address_is_not_public_is_refused():
