@@ -86,7 +86,7 @@ class Admission:
         """
         own_s = self.expected_s(model)
         self._require_place(most_bytes)
-        self._require_time(left_s, self.wait_s() + sum(own_s), alone=not self._load.requests)
+        self._require_time(left_s, sum(own_s), self.wait_s(), alone=not self._load.requests)
         place = Place(self._load, most_bytes)
         place.expect(1, *own_s)
         self._load.requests += 1
@@ -110,7 +110,7 @@ class Admission:
         """
         own_s = part.decode_s + part.infer_s
         alone = self._load.requests == 1
-        self._require_time(left_s, self.wait_s(part) + own_s, alone=alone)
+        self._require_time(left_s, own_s, self.wait_s(part), alone=alone)
 
     def wait_s(self, part: Part | None = None) -> float:
         """Return how long one would wait now until its turn comes, apart from its own part."""
@@ -145,17 +145,19 @@ class Admission:
         if load.requests and load.bytes + most_bytes > self._most_bytes:
             raise self._refusal("bytes", f"pictures of {load.bytes:,} bytes are being answered")
 
-    def _require_time(self, left_s: float, takes_s: float, *, alone: bool) -> None:
-        left_s = min(left_s, self._deadline_s)
+    def _require_time(self, left_s: float, own_s: float, wait_s: float, *, alone: bool) -> None:
+        left_s, takes_s = min(left_s, self._deadline_s), wait_s + own_s
         # Whoever is alone is let in whatever was foretold: only measuring mends a wrong estimate.
         if not alone and takes_s > _MARGIN * left_s:
             raise self._refusal(
-                "time", f"an answer would take about {takes_s:.2g} s, and {left_s:.2g} s are left"
+                "time",
+                f"an answer would take about {takes_s:.2g} s, and {left_s:.2g} s are left",
+                wait_s,
             )
 
-    def _refusal(self, reason: str, why: str) -> GatewayError:
+    def _refusal(self, reason: str, why: str, wait_s: float | None = None) -> GatewayError:
         self._metrics.shed(reason)
-        retry_after_s = max(1, math.ceil(self.wait_s()))
+        retry_after_s = max(1, math.ceil(self.wait_s() if wait_s is None else wait_s))
         return GatewayError(
             Code.OVERLOADED,
             f"The service is busy: {why}. Try again in {retry_after_s} s.",

@@ -7,6 +7,9 @@ from typing import Final
 
 # How much a new measurement counts against all earlier ones.
 _NEWEST: Final = 0.1
+# What a picture of any size takes beside its pixels, in pixels: opening it, and making an input of
+# it. Without this a few icons would make every photo seem to take minutes.
+_BESIDE_PX: Final = 200_000
 
 
 class Mean:
@@ -32,7 +35,9 @@ class Estimates:
 
     def decode_s(self, pixels: float | None = None) -> float:
         """Return what decoding takes, of a picture of so many pixels or of any."""
-        return self._picture.value if pixels is None else pixels * self._per_pixel.value
+        if pixels is None:
+            return self._picture.value
+        return (pixels + _BESIDE_PX) * self._per_pixel.value
 
     def infer_s(self, model: str) -> float:
         """Return what a network takes for one picture, where calls run side by side each."""
@@ -41,7 +46,7 @@ class Estimates:
     def decoded(self, pixels: float, seconds: float) -> None:
         """Learn what one picture took."""
         self._picture.add(seconds)
-        self._per_pixel.add(seconds / max(pixels, 1))
+        self._per_pixel.add(seconds / (pixels + _BESIDE_PX))
 
     def inferred(self, model: str, pictures: int, seconds: float) -> None:
         """Learn what one call took."""

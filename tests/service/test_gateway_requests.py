@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from service.errors import Code, GatewayError
 from service.gateway import Answer, Gateway, Source
 from service.ledger import Ledger
 from service.tasks import classify
+from tests.contract.pictures import encoded
 from tests.service.fakes import FakeExecutor
 from tests.service.test_gateway import classified, code_of, run, sends, until
 
@@ -164,19 +166,37 @@ def test_a_request_whose_time_is_gone_is_dropped_before_it_is_decoded(red_jpeg: 
     run(scenario)
 
 
-def test_what_waits_behind_large_pictures_is_refused_once_its_size_is_known(red_jpeg: bytes):
+def test_what_waits_is_refused_once_its_size_is_known_to_be_too_much(red_jpeg: bytes):
+    large = encoded(Image.new("RGB", (4000, 4000)))
+
     async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
-        await classified(gateway, None, sends(red_jpeg))
-        # As if a pixel took a tenth of a second, and most pictures had few of them.
+        # As if a megapixel took half a second; most pictures have fewer.
         for _ in range(200):
-            gateway._admission.estimates.decoded(1e12, 1e-3)
-        gateway._admission.estimates.decoded(1, 1.0)
+            gateway._admission.estimates.decoded(1e5, 0.15)
         executor.gate = asyncio.Event()
         first = asyncio.ensure_future(classified(gateway, None, sends(red_jpeg)))
-        await until(lambda: executor.calls == 2)
-        assert await code_of(classified(gateway, None, sends(red_jpeg))) is Code.OVERLOADED
+        await until(lambda: executor.calls == 1)
+        assert await code_of(classified(gateway, None, sends(large))) is Code.OVERLOADED
         executor.gate.set()
         await first
+        await classified(gateway, None, sends(large))
         assert b'gpusq_sheds_total{reason="time"} 1.0' in gateway.metrics.render()
 
     run(scenario)
+
+
+def test_small_pictures_do_not_make_large_ones_seem_slow():
+    small, large = (encoded(Image.new("RGB", (side, side))) for side in (4, 4000))
+
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        for _ in range(30):
+            await classified(gateway, None, sends(small))
+        executor.gate = asyncio.Event()
+        first = asyncio.ensure_future(classified(gateway, None, sends(small)))
+        await until(lambda: executor.calls == 31)
+        second = asyncio.ensure_future(classified(gateway, None, sends(large)))
+        await asyncio.wait([second], timeout=0.5)
+        executor.gate.set()
+        await asyncio.gather(first, second)
+
+    run(scenario, deadline_s=10)
