@@ -86,7 +86,12 @@ class Admission:
         """
         own_s = self.expected_s(model)
         self._require_place(most_bytes)
-        self._require_time(left_s, sum(own_s), self.wait_s(), alone=not self._load.requests)
+        try:
+            self._require_time(left_s, sum(own_s), self.wait_s(), alone=not self._load.requests)
+        except GatewayError:
+            if sum(own_s) > _MARGIN * self._deadline_s:
+                self.estimates.doubt(model)
+            raise
         place = Place(self._load, most_bytes)
         place.expect(1, *own_s)
         self._load.requests += 1

@@ -7,6 +7,8 @@ from typing import Final
 
 # How much a new measurement counts against all earlier ones.
 _NEWEST: Final = 0.1
+# How much of an estimate remains each time that it alone keeps a request out.
+_DOUBTED: Final = 0.95
 # What a picture of any size takes beside its pixels, in pixels: opening it, and making an input of
 # it. Without this a few icons would make every photo seem to take minutes.
 _BESIDE_PX: Final = 200_000
@@ -23,6 +25,10 @@ class Mean:
         """Take up one measurement."""
         self.value += (_NEWEST if self._known else 1.0) * (value - self.value)
         self._known = True
+
+    def doubt(self) -> None:
+        """Believe it less."""
+        self.value *= _DOUBTED
 
 
 class Estimates:
@@ -51,6 +57,11 @@ class Estimates:
     def inferred(self, model: str, pictures: int, seconds: float) -> None:
         """Learn what one call took."""
         self._infer.setdefault(model, Mean()).add(seconds / pictures)
+
+    def doubt(self, model: str) -> None:
+        """Believe less in what keeps requests out: what is refused is never measured."""
+        for mean in (self._picture, self._infer.get(model, Mean())):
+            mean.doubt()
 
 
 @dataclass

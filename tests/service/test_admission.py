@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 
 import pytest
@@ -78,6 +79,26 @@ def test_who_is_alone_is_let_in_whatever_was_foretold():
     of.estimates.inferred(MODEL, 1, 60.0)
     with of.place(MODEL, 1, 0.01) as place:
         of.require_time(place.parts[0], 0.01)
+
+
+def test_a_wrong_estimate_does_not_keep_a_network_s_requests_out_for_ever():
+    of = admission(deadline_s=2)
+    of.estimates.inferred(MODEL, 1, 1.9)
+    with of.place("another", 1, ANY_S):
+        refusal(of)
+        tries = itertools.takewhile(lambda _: not is_let_in(of), range(100))
+        assert len(list(tries)) < 20
+    # What fits by itself is refused for the others, and says nothing of the estimate.
+    with contextlib.ExitStack() as stack:
+        enter(stack, of)
+        told = [refusal(of, left_s=1).detail for _ in range(50)]
+    assert len(set(told)) == 1
+
+
+def is_let_in(of: Admission) -> bool:
+    with contextlib.suppress(GatewayError), of.place(MODEL, 1, ANY_S):
+        return True
+    return False
 
 
 def test_a_picture_that_turns_out_large_is_refused_once_its_size_is_known():
