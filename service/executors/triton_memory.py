@@ -40,19 +40,9 @@ class Regions:
             return
         try:
             for region in self._regions:
-                await stub.SystemSharedMemoryRegister(
-                    service_pb2.SystemSharedMemoryRegisterRequest(
-                        name=region.name, key=f"/{region.name}", byte_size=region.size
-                    ),
-                    timeout=timeout_s,
-                )
+                await _register(stub, region, timeout_s)
         except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.ALREADY_EXISTS:
-                self._known = True
-            elif error.code() not in (
-                grpc.StatusCode.DEADLINE_EXCEEDED,
-                grpc.StatusCode.CANCELLED,
-            ):
+            if error.code() not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
                 self._refused = True
                 logger.warning(
                     "Triton takes no shared memory, so gRPC is used: %s", error.details()
@@ -88,3 +78,15 @@ class Regions:
             region.unlink()
         self._regions.clear()
         self._free.clear()
+
+
+async def _register(stub: Any, region: SharedMemory, timeout_s: float) -> None:
+    request = service_pb2.SystemSharedMemoryRegisterRequest(
+        name=region.name, key=f"/{region.name}", byte_size=region.size
+    )
+    try:
+        await stub.SystemSharedMemoryRegister(request, timeout=timeout_s)
+    except grpc.aio.AioRpcError as error:
+        # It heard of this one before it stopped answering, or nobody heard that it did.
+        if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
+            raise
