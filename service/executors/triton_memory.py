@@ -15,6 +15,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2
 
+from service.executors import triton_wire
 from service.executors.executor import Images
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Regions:
             for region in self._regions:
                 await _register(stub, region, timeout_s)
         except grpc.aio.AioRpcError as error:
-            if error.code() not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
+            if not (triton_wire.is_away(error) or error.code() is grpc.StatusCode.CANCELLED):
                 self._refused = True
                 logger.warning(
                     "Triton takes no shared memory, so gRPC is used: %s", error.details()

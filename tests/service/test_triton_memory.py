@@ -1,6 +1,7 @@
 """What a Triton is told of shared memory, against a gRPC server that registers it."""
 
 import asyncio
+import contextlib
 
 import grpc
 import numpy as np
@@ -27,27 +28,47 @@ class Registry(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.SystemSharedMemoryRegisterResponse()
 
 
+@contextlib.asynccontextmanager
+async def serving(registry):
+    server = grpc.aio.server()
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(registry, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    finally:
+        await server.stop(0)
+
+
+def is_lent(regions):
+    with regions.lend(IMAGES) as lent:
+        return lent is not None
+
+
 def test_what_was_told_to_the_middle_is_told_to_the_end_the_next_time():
     async def run():
-        registry, regions = Registry(), Regions(3, IMAGES.nbytes)
-        server = grpc.aio.server()
-        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(registry, server)
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        try:
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-                stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        registry = Registry()
+        async with serving(registry) as stub:
+            with contextlib.closing(Regions(3, IMAGES.nbytes)) as regions:
                 registry.slow_after = 1
                 await regions.announce(stub, 0.5)
-                with regions.lend(IMAGES) as lent:
-                    assert lent is None
+                assert not is_lent(regions)
                 registry.slow_after = 100
                 await regions.announce(stub, 20)
-                with regions.lend(IMAGES) as lent:
-                    assert lent is not None
-                assert len(registry.known) == 3
-        finally:
-            regions.close()
-            await server.stop(0)
+                assert is_lent(regions)
+        assert len(registry.known) == 3
+
+    asyncio.run(run())
+
+
+def test_a_triton_that_goes_away_meanwhile_has_refused_nothing():
+    async def run():
+        with contextlib.closing(Regions(1, IMAGES.nbytes)) as regions:
+            async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
+                await regions.announce(service_pb2_grpc.GRPCInferenceServiceStub(channel), 20)
+            async with serving(Registry()) as stub:
+                await regions.announce(stub, 20)
+                assert is_lent(regions)
 
     asyncio.run(run())
