@@ -28,6 +28,7 @@ from service.routing import Router
 from service.settings import Settings
 from service.shadow import Live, Shadows
 from service.tasks.task import Asked, Task
+from service.waiting import within
 
 T = TypeVar("T")
 OptionsT = TypeVar("OptionsT")
@@ -352,7 +353,7 @@ class Gateway:
         timeout_s = min(self._settings.read_timeout_s, ledger.left_s())
         with ledger.stage("read"):
             try:
-                return await asyncio.wait_for(source.read(), timeout_s)
+                return await within(timeout_s, source.read())
             except asyncio.TimeoutError as error:
                 if ledger.left_s() <= 0:
                     raise _late(ledger) from error
@@ -364,7 +365,7 @@ class Gateway:
         """Await an answer that nobody waits for after the deadline, at whatever stage it is."""
         ledger.limit(self._settings.deadline_s)
         try:
-            return await asyncio.wait_for(answer, ledger.left_s())
+            return await within(ledger.left_s(), answer)
         except asyncio.TimeoutError as error:
             raise _late(ledger) from error
 

@@ -20,6 +20,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from service.errors import Code, GatewayError, StartError
+from service.waiting import within
 
 TIMEOUT_S: Final = 5.0
 _PORT: Final = 443
@@ -79,7 +80,7 @@ class Fetcher:
         """
         place = self._place(url)
         try:
-            return await asyncio.wait_for(self._get(place, max_bytes), TIMEOUT_S)
+            return await within(TIMEOUT_S, self._get(place, max_bytes))
         except asyncio.TimeoutError as error:
             raise _failed(place, f"it did not come within {TIMEOUT_S:g} s") from error
         except (httpx.HTTPError, OSError, UnicodeError) as error:

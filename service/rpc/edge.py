@@ -26,6 +26,7 @@ from service.rpc import call as calls
 from service.rpc import failures
 from service.rpc.call import Call
 from service.settings import Settings
+from service.waiting import within
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc] # has no types
     async def _message(self, call: Call, context: Any) -> bytes:
         with call.ledger.stage("read"):
             try:
-                message = await asyncio.wait_for(context.read(), self._timeout_s)
+                message = await within(self._timeout_s, context.read())
             except asyncio.TimeoutError as error:
                 raise GatewayError(
                     Code.READ_TIMEOUT, f"The message did not arrive within {self._timeout_s:g} s."
