@@ -28,7 +28,7 @@ from service.routing import Router
 from service.settings import Settings
 from service.shadow import Live, Shadows
 from service.tasks.task import Asked, Task
-from service.waiting import within
+from service.waiting import all_of, within
 
 T = TypeVar("T")
 OptionsT = TypeVar("OptionsT")
@@ -220,31 +220,32 @@ class Gateway:
                     async def ask(target: Model) -> Answer[ResultT]:
                         return await self._answer(task, target, data, options, (part, own))
 
+                    async def in_lane() -> Answer[ResultT]:
+                        with own.stage("queue"):
+                            await lanes.acquire()
+                        try:
+                            return await self._newest(target, ask)
+                        finally:
+                            lanes.release()
+
                     own = ledger if len(pictures) == 1 else ledger.branch()
                     if own is not ledger:
                         exchange.note_picture(own)
-                    with own.stage("queue"):
-                        await lanes.acquire()
                     try:
-                        answer = await self._newest(target, ask)
+                        answer = await self._in_time(in_lane(), own)
                     except GatewayError as error:
-                        self._count(task.name, model, error.code.value)
                         return error
-                    finally:
-                        lanes.release()
-                    self._count(task.name, model, "ok")
                     self.metrics.observe(answer.model, own.stages_s(), own.total_s(), task.name)
                     exchange.note_version(answer.version)
                     return answer
 
-                every = [asyncio.ensure_future(a) for a in map(one, pictures, place.parts)]
-                try:
-                    return await self._in_time(asyncio.gather(*every), ledger)
-                finally:
-                    # A fault in one leaves the others running, for an answer that nobody gets.
-                    for asked in every:
-                        asked.cancel()
-                    await asyncio.wait(every)
+                found = await all_of(map(one, pictures, place.parts))
+            failures = [came for came in found if isinstance(came, GatewayError)]
+            if [error.code for error in failures] == [Code.DEADLINE_EXCEEDED] * len(found):
+                raise failures[0]
+        for came in found:
+            self._count(task.name, model, "ok" if isinstance(came, Answer) else came.code.value)
+        return found
 
     async def infer(
         self,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Coroutine, Iterable
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -31,3 +31,14 @@ async def within(timeout_s: float, work: Awaitable[T]) -> T:
             # Else it would be logged as one that nobody heard of.
             working.exception()
     raise asyncio.TimeoutError
+
+
+async def all_of(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Return what all of several give; a fault in one ends the others, which nobody awaits then."""
+    every = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*every)
+    finally:
+        for one in every:
+            one.cancel()
+        await asyncio.wait(every)

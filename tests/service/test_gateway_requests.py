@@ -54,6 +54,30 @@ def test_several_pictures_share_one_deadline(red_jpeg: bytes):
     run(scenario)
 
 
+def test_what_was_answered_before_the_deadline_is_not_lost_with_the_rest(red_jpeg: bytes):
+    class Tiring(FakeExecutor):
+        async def infer(self, *asked: Any, **options: Any) -> Any:
+            if self.calls == 2:
+                self.gate = asyncio.Event()
+            return await super().infer(*asked, **options)
+
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        found = await gateway.answer_several(
+            classify.TASK, None, brings([red_jpeg] * 4), classify.Options(1)
+        )
+        assert isinstance(found[0], Answer)
+        assert isinstance(found[1], Answer)
+        codes = [one.code for one in found[2:] if isinstance(one, GatewayError)]
+        assert codes == [Code.DEADLINE_EXCEEDED] * 2
+        text = gateway.metrics.render().decode()
+        counted = 'gpusq_requests_total{model="colours",outcome="%s",task="classify"} 2.0'
+        assert counted % "ok" in text
+        assert counted % "deadline_exceeded" in text
+        assert "gpusq_in_flight 0.0" in text
+
+    run(scenario, Tiring(), deadline_s=2)
+
+
 def test_a_fault_with_one_of_several_pictures_ends_the_others_and_gives_all_back(
     red_jpeg: bytes,
 ):
