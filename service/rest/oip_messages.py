@@ -23,7 +23,9 @@ class InferInput(BaseModel):
     """One input tensor."""
 
     name: StrictStr = Field(description="`image`.")
-    shape: list[StrictInt] = Field(description="`[b, h, w, 3]`; `[b]` or `[b, 1]` of BYTES.")
+    shape: list[StrictInt] = Field(
+        max_length=_MOST_AXES, description="`[b, h, w, 3]`; `[b]` or `[b, 1]` of BYTES."
+    )
     datatype: StrictStr = Field(description="UINT8; or BYTES, encoded pictures.")
     parameters: InputParameters = InputParameters()
     data: Any = Field(None, description="The values row by row, flat or nested; not of BYTES.")

@@ -121,6 +121,11 @@ WRONG: dict[str, tuple[bytes, object, str]] = {
     "no picture": (b"", 0, "got an empty file"),
     "a list": (b"[]", None, "The request: Expected an object."),
     "no tensor": (b'{"inputs": [7]}', None, "inputs.0: Expected an object."),
+    "axes of no end": (
+        b'{"inputs": [{"name": "image", "datatype": "UINT8", "shape": [' + b'"",' * 99 + b"1]}]}",
+        None,
+        "inputs.0.shape: List should have at most 64 items",
+    ),
     "no inputs": (b"{}", None, "inputs: Field required"),
     "not text": (b'{"id": 7, "inputs": []}', None, "id: Input should be a valid string"),
     "not UTF-8": (b'{"id": "\xff", "inputs": []}', None, "The request is no JSON"),
