@@ -1,4 +1,4 @@
-"""Wait for something, but not for ever."""
+"""Wait for something until it is no longer wanted: without a task of its own for each wait."""
 
 from __future__ import annotations
 
@@ -7,6 +7,33 @@ from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+class Interrupt:
+    """Ends what the task that made it awaits, when something else happens first.
+
+    What :func:`asyncio.timeout` is for time, which Python 3.10 lacks, for any event.
+    """
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - whoever awaits is a task
+        self._task = task
+        self._cancelling = _cancelling(task)
+        self._came = False
+
+    def come(self) -> None:
+        """End it."""
+        if not self._came:
+            self._came = True
+            self._task.cancel()
+
+    def caused(self) -> bool:
+        """Say, of a cancellation that was just caught, whether it was this and nothing else."""
+        if not self._came:
+            return False
+        uncancel = getattr(self._task, "uncancel", None)
+        return uncancel is None or uncancel() <= self._cancelling
 
 
 async def within(timeout_s: float, work: Awaitable[T]) -> T:
@@ -19,18 +46,16 @@ async def within(timeout_s: float, work: Awaitable[T]) -> T:
     Raises:
         asyncio.TimeoutError: It took longer.
     """
-    working = asyncio.ensure_future(work)
+    late = Interrupt()
+    timer = asyncio.get_running_loop().call_later(max(timeout_s, 0.0), late.come)
     try:
-        if (await asyncio.wait((working,), timeout=max(timeout_s, 0.0)))[0]:
-            return working.result()
+        return await work
+    except asyncio.CancelledError:
+        if late.caused():
+            raise asyncio.TimeoutError from None
+        raise
     finally:
-        if not working.done():
-            working.cancel()
-            await asyncio.wait((working,))
-        if not working.cancelled():
-            # Else it would be logged as one that nobody heard of.
-            working.exception()
-    raise asyncio.TimeoutError
+        timer.cancel()
 
 
 async def all_of(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -42,3 +67,8 @@ async def all_of(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         for one in every:
             one.cancel()
         await asyncio.wait(every)
+
+
+def _cancelling(task: asyncio.Task[object]) -> int:
+    # Python 3.10 does not count.
+    return int(task.cancelling()) if hasattr(task, "cancelling") else 0

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from service.errors import Code, GatewayError, GoneError
+from service.waiting import Interrupt
 
 T = TypeVar("T")
 
@@ -65,18 +66,16 @@ class Arriving:
         Raises:
             GoneError: The client went away.
         """
-        working = asyncio.ensure_future(work)
-        leaving = asyncio.ensure_future(self._disconnect())
+        gone = Interrupt()
+        leaving = asyncio.ensure_future(self._disconnect(gone))
         try:
-            await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                return working.result()
-            raise GoneError
+            return await work
+        except asyncio.CancelledError:
+            if gone.caused():
+                raise GoneError from None
+            raise
         finally:
             leaving.cancel()
-            working.cancel()
-            # Its place must be free again before this request is over.
-            await asyncio.wait((working,))
 
     def too_many(self, came: str) -> GatewayError:
         """Return the error of a body that has too many bytes."""
@@ -85,8 +84,9 @@ class Arriving:
             f"A body may have {self._max_bytes:,} bytes, this one has {came}. {self._mend}",
         )
 
-    async def _disconnect(self) -> None:
+    async def _disconnect(self, gone: Interrupt) -> None:
         # Until the body is read, its reader is who hears of a disconnect.
         await self._read.wait()
         while (await self._request.receive())["type"] != "http.disconnect":
             pass
+        gone.come()

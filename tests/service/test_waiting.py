@@ -1,10 +1,11 @@
 """Waiting for something with an end to it."""
 
 import asyncio
+import sys
 
 import pytest
 
-from service.waiting import within
+from service.waiting import Interrupt, within
 
 
 def test_what_comes_in_time_is_returned_and_what_fails_fails():
@@ -61,3 +62,37 @@ def test_a_cancellation_that_comes_beside_the_result_is_not_lost(steps):
         assert task.cancelled()
 
     asyncio.run(scenario())
+
+
+def test_of_two_ends_in_the_same_moment_the_outer_one_is_not_lost():
+    async def scenario():
+        gone = Interrupt()
+        asyncio.get_running_loop().call_later(0.01, gone.come)
+        try:
+            await within(0.01, asyncio.Event().wait())
+        except asyncio.CancelledError:
+            return gone.caused()
+        except asyncio.TimeoutError:
+            # Python 3.10 does not tell two cancellations from one.
+            return sys.version_info < (3, 11)
+
+    assert asyncio.run(scenario())
+
+
+def test_an_interrupt_that_did_not_come_caused_nothing():
+    async def scenario():
+        never = Interrupt()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            assert not never.caused()
+            raise
+
+    async def outside():
+        task = asyncio.ensure_future(scenario())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(outside())
