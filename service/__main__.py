@@ -26,6 +26,7 @@ from service.executors import choice
 from service.executors.aside import finish
 from service.gateway import Gateway
 from service.observe import logs
+from service.rest.wire import Wire
 from service.rpc.server import Server
 from service.security import floors
 from service.security.tls import Certificates
@@ -88,7 +89,7 @@ def configured(app: FastAPI, settings: Settings) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=Wire,
         ws="none",
         log_config=None,
         log_level="warning",
