@@ -139,20 +139,28 @@ def problem(reply: Reply) -> tuple[Problem, bool]:
     try:
         said = json.loads(reply.body)
         ours = isinstance(said["code"], str) and isinstance(said["detail"], str)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         ours = False
     code, detail = (said["code"], said["detail"]) if ours else _foreign(reply)
     timings = said.get("timings_ms") if ours else None
-    timings = timings if isinstance(timings, dict) else {}
     found = Problem(
         status=reply.status,
         code=code,
         detail=detail,
         retry_after_s=seconds(reply.headers),
         request_id=reply.headers.get(_REQUEST_ID),
-        timings_ms={k: float(v) for k, v in timings.items() if isinstance(v, int | float)},
+        timings_ms=_timings(timings),
     )
     return found, ours
+
+
+def _timings(said: object) -> dict[str, float]:
+    if not isinstance(said, dict):
+        return {}
+    try:
+        return {k: float(v) for k, v in said.items() if isinstance(v, int | float)}
+    except OverflowError:
+        return {}
 
 
 def _foreign(reply: Reply) -> tuple[str, str]:
@@ -171,7 +179,7 @@ def _foreign(reply: Reply) -> tuple[str, str]:
 def _json(reply: Reply) -> dict[str, Any]:
     try:
         said = json.loads(reply.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         said = None
     if not isinstance(said, dict):
         shown = reply.body[:_MOST_SHOWN].decode("utf-8", "replace")

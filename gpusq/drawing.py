@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
@@ -23,6 +24,7 @@ _BLACK: Final = (0, 0, 0)
 _LETTERS_ACROSS: Final = 45
 _LEAST_EM_PX: Final = 12
 _MOST_ROWS: Final = 12
+_MOST_LETTERS: Final = 80
 
 
 def draw(data: bytes, answer: PictureAnswer) -> Image.Image:
@@ -34,7 +36,8 @@ def draw(data: bytes, answer: PictureAnswer) -> Image.Image:
 
     Raises:
         PictureError: Pillow cannot read the file.
-        AnswerError: The answer is about a picture of another size, or has no map.
+        AnswerError: The answer is about a picture of another size, or has no map, or is none that
+            could be drawn.
     """
     picture = upright(data)
     if picture.size != (answer.image.width, answer.image.height):
@@ -104,10 +107,11 @@ def _with_things(picture: Image.Image, things: tuple[Detection, ...]) -> Image.I
     # The highest score comes first, and on top.
     for thing in reversed(things):
         if thing.rle is not None:
+            _require_size("a mask", picture, (thing.rle.size[1], thing.rle.size[0]))
             _tint(picture, thing.rle.mask(), colour(thing.index))
     pen, em_px = ImageDraw.Draw(picture), _em_px(picture)
     for thing in reversed(things):
-        left, top, right, bottom = _pixels(thing)
+        left, top, right, bottom = _pixels(thing, picture.size)
         pen.rectangle(
             (left, top, right - 1, bottom - 1), outline=colour(thing.index), width=em_px // 6
         )
@@ -116,11 +120,15 @@ def _with_things(picture: Image.Image, things: tuple[Detection, ...]) -> Image.I
     return picture
 
 
-def _pixels(thing: Detection) -> tuple[int, int, int, int]:
+def _pixels(thing: Detection, size_px: tuple[int, int]) -> tuple[int, int, int, int]:
     """Return the pixels of a box, at least one each way: left, top, right and bottom edges."""
-    box = thing.box
-    left, top = int(box.left), int(box.top)
-    return left, top, max(left + 1, round(box.right)), max(top + 1, round(box.bottom))
+    box, (width, height) = thing.box, size_px
+    sides = (box.left, box.top, box.right, box.bottom)
+    if not all(map(math.isfinite, sides)):
+        raise AnswerError(f"Expected a box in pixels, got {sides}. Does another service answer?")
+    left, top = max(0, min(int(box.left), width - 1)), max(0, min(int(box.top), height - 1))
+    right, bottom = min(round(box.right), width), min(round(box.bottom), height)
+    return left, top, max(left + 1, right), max(top + 1, bottom)
 
 
 def _tint(picture: Image.Image, mask: Image.Image, tint: Colour) -> None:
@@ -135,7 +143,7 @@ def _name(pen: ImageDraw.ImageDraw, thing: Detection, size_px: tuple[int, int], 
     said = f"{_short(thing.label)} {thing.score:.2f}"
     font, edge = _font(em_px), em_px // 4
     height = em_px + 2 * edge
-    left, top, *_ = _pixels(thing)
+    left, top, *_ = _pixels(thing, size_px)
     long = int(pen.textlength(said, font)) + 2 * edge
     # Above the box, or in it where there is no room; never beyond the right edge.
     x = max(0, min(left, size_px[0] - long))
@@ -149,8 +157,7 @@ def _name(pen: ImageDraw.ImageDraw, thing: Detection, size_px: tuple[int, int], 
 def _with_map(picture: Image.Image, answer: SegmentAnswer) -> Image.Image:
     if answer.class_map is None:
         raise AnswerError("Expected a class map to draw, the answer has none. Ask with format=png.")
-    with Image.open(io.BytesIO(answer.class_map)) as png:
-        classes = png.convert("L")
+    classes = _classes(answer.class_map, picture)
     tints = classes.copy()
     tints.putpalette([channel for index in range(256) for channel in colour(index)])
     tinted = Image.blend(picture, tints.convert("RGB"), MAP_OPACITY)
@@ -162,6 +169,24 @@ def _with_map(picture: Image.Image, answer: SegmentAnswer) -> Image.Image:
             for area in answer.classes
         ],
     )
+
+
+def _classes(class_map: bytes, picture: Image.Image) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(class_map), formats=("PNG",)) as png:
+            _require_size("a class map", picture, png.size)
+            classes: Image.Image = png.convert("L")
+            return classes
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise AnswerError(f"Expected a class map as PNG: {error}.") from error
+
+
+def _require_size(what: str, picture: Image.Image, came_px: tuple[int, int]) -> None:
+    if came_px != picture.size:
+        raise AnswerError(
+            f"Expected {what} of {picture.width} x {picture.height} pixels, it has "
+            f"{came_px[0]} x {came_px[1]}."
+        )
 
 
 def _beneath(picture: Image.Image, rows: Sequence[tuple[Colour | None, str]]) -> Image.Image:
@@ -189,7 +214,9 @@ def _beneath(picture: Image.Image, rows: Sequence[tuple[Colour | None, str]]) ->
 
 def _short(label: str) -> str:
     # ImageNet and ADE20K name a class by several words.
-    return printable(label.partition(", ")[0])
+    name = printable(label.partition(", ")[0])
+    # The sheet is as wide as its text.
+    return name if len(name) <= _MOST_LETTERS else f"{name[:_MOST_LETTERS]}..."
 
 
 def _is_light(ground: Colour) -> bool:

@@ -87,7 +87,7 @@ def _dataclass(kind: Any, value: dict[str, object], where: str) -> Any:
 
 def _scalar(kind: Any, value: object, where: str) -> Any:
     if kind is float and type(value) in (int, float):
-        return float(cast("float", value))
+        return _float(cast("float", value), where)
     if kind is bytes and isinstance(value, str):
         try:
             return base64.b64decode(value, validate=True)
@@ -96,6 +96,13 @@ def _scalar(kind: Any, value: object, where: str) -> Any:
     if kind in (int, str, bool) and type(value) is kind:
         return value
     raise _unexpected(getattr(kind, "__name__", str(kind)), value, where)
+
+
+def _float(value: float, where: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise _unexpected("float", value, where) from None
 
 
 def _unexpected(expected: str, value: object, where: str) -> AnswerError:

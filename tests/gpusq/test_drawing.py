@@ -222,3 +222,53 @@ def test_a_file_that_is_no_picture_is_not_drawn_over():
 def test_a_segmentation_without_a_map_is_not_drawn():
     with pytest.raises(gpusq.AnswerError, match="format=png"):
         drawn(about(gpusq.SegmentAnswer, classes=(), unseen_px=0))
+
+
+BROAD = encoded(Image.new("L", (WIDTH + 1, HEIGHT)))
+
+
+@pytest.mark.parametrize("side", [float("nan"), float("inf"), -float("inf")])
+def test_a_box_that_is_nowhere_is_said(side: float):
+    with pytest.raises(gpusq.AnswerError, match="Expected a box in pixels"):
+        detected(thing((10, 10, side, 20)))
+
+
+def test_a_box_beyond_the_picture_ends_at_its_edge():
+    seen = detected(thing((50, 60, 1e300, 1e300)))
+
+    assert (seen == detected(thing((50, 60, WIDTH, HEIGHT)))).all()
+
+
+def test_a_mask_of_another_size_is_not_made():
+    # It would take 100 TB.
+    runs = gpusq.RunLengths((10_000_000, 10_000_000), "0")
+    far = gpusq.Detection("18", "dog", 4, 0.93, gpusq.Box(0, 0, 9, 9), runs)
+
+    with pytest.raises(gpusq.AnswerError, match="Expected a mask of 200 x 150 pixels"):
+        detected(far)
+
+
+@pytest.mark.parametrize(
+    ("class_map", "said"),
+    [
+        (b"no PNG", "Expected a class map as PNG"),
+        (BROAD[:-20], "Expected a class map of 200 x 150 pixels, it has 201 x 150"),
+        (encoded(Image.new("1", (20_000, 20_000))), "Expected a class map"),
+        (encoded(Image.new("RGB", (WIDTH, HEIGHT)), "JPEG"), "Expected a class map as PNG"),
+    ],
+    ids=["noise", "broad", "bomb", "JPEG"],
+)
+def test_a_map_that_is_none_of_the_picture_is_said(class_map: bytes, said: str):
+    area = gpusq.Area("3", "sky", 2, 12, 1.0)
+    answer = about(gpusq.SegmentAnswer, classes=(area,), unseen_px=0, class_map=class_map)
+
+    with pytest.raises(gpusq.AnswerError, match=said):
+        drawn(answer)
+
+
+def test_a_name_without_an_end_makes_no_endless_sheet():
+    named = gpusq.Prediction("n1", "W" * 100_000, 281, 0.75)
+
+    seen = drawn(about(gpusq.ClassifyAnswer, predictions=(named,)))
+
+    assert seen.shape[1] < 2000

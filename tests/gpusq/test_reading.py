@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import gpusq
-from gpusq import reading
+from gpusq import calls, reading
 
 AREA = {"label_id": "3", "label": "sky", "index": 2, "area_px": 12, "share": 1}
 SEGMENT: dict[str, Any] = {
@@ -65,3 +65,29 @@ def test_what_does_not_fit_is_named_with_its_place(changed, said):
         reading.read(gpusq.SegmentAnswer, {**SEGMENT, **changed})
 
     assert len(str(caught.value)) < 200
+
+
+def test_a_number_too_large_for_a_float_is_said():
+    with pytest.raises(gpusq.AnswerError, match="Expected float in timings_ms"):
+        reading.read(gpusq.SegmentAnswer, {**SEGMENT, "timings_ms": {"total": 10**400}})
+
+
+@pytest.mark.parametrize("status", [200, 429])
+def test_json_without_a_bottom_is_no_answer_of_the_service(status: int):
+    call = calls.classify(b"", None, None)
+    reply = calls.Reply(status, {}, b"[" * 1_000_000)
+
+    if call.is_answer(reply):
+        with pytest.raises(gpusq.AnswerError, match="Expected JSON as the service has it"):
+            call.read(reply)
+    else:
+        assert calls.problem(reply)[0].code == "too_many_requests"
+
+
+def test_timings_of_a_refusal_that_are_no_numbers_are_left_out():
+    body = b'{"code": "overloaded", "detail": "Busy.", "timings_ms": {"total": 1%s}}' % (b"0" * 400)
+
+    found, ours = calls.problem(calls.Reply(429, {}, body))
+
+    assert ours
+    assert (found.code, found.timings_ms) == ("overloaded", {})
