@@ -13,7 +13,7 @@ from opentelemetry import trace as api
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 # A request has about ten spans; what finds no place is dropped.
 _QUEUE: Final = 4096
 _BATCH: Final = 512
+# Clients choose some texts, such as their name; the queue holds thousands of spans.
+_MOST_LETTERS: Final = 1024
 _EVERY_MS: Final = 1000
 _STOP_S: Final = 2.0
 _COMPLAIN_EVERY_S: Final = 60.0
@@ -60,6 +62,7 @@ class OtlpTracer:
             sampler=ALWAYS_ON,
             resource=_resource(),
             id_generator=self._ids,
+            span_limits=SpanLimits(max_span_attribute_length=_MOST_LETTERS),
             shutdown_on_exit=False,
         )
         self._provider.add_span_processor(processor)

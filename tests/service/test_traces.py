@@ -112,6 +112,16 @@ def test_a_span_says_by_convention_what_was_asked_and_answered(serve: Serve, red
     assert attributes(resource)["service.name"] == "gpusq"
 
 
+def test_a_text_that_a_client_chose_takes_little_of_the_queue_of_spans(serve: Serve):
+    with otlp.receiving() as receiver:
+        with traced(serve, receiver) as client:
+            client.get(f"/{'a' * 5000}", headers={"User-Agent": "b" * 5000})
+        [root] = receiver.spans()
+
+    assert attributes(root)["user_agent.original"] == "b" * 1024
+    assert len(attributes(root)["url.path"]) == 1024
+
+
 def test_each_of_several_pictures_has_spans_of_its_own(serve: Serve, red_jpeg: bytes):
     text = base64.b64encode(red_jpeg).decode()
     with otlp.receiving() as receiver:
