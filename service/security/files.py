@@ -5,8 +5,9 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-# When it was written, which one it is, how long: changes with the file, by whatever it is replaced.
-Look = tuple[int, int, int]
+# When it was written, as it says and as the kernel says, which one it is, how long: changes with the
+# file, whatever replaces it. A copy that keeps times sets the first only.
+Look = tuple[int, int, int, int]
 
 
 def look(path: Path) -> Look:
@@ -16,7 +17,7 @@ def look(path: Path) -> Look:
         OSError: There is no such file, or it may not be looked at.
     """
     found = path.stat()
-    return found.st_mtime_ns, found.st_ino, found.st_size
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size
 
 
 def is_open(path: Path) -> bool:

@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -228,3 +229,18 @@ def test_every_field_of_the_file_is_explained():
     page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
 
     assert [name for name in keys.Key.model_fields if f"`{name}`" not in page] == []
+
+
+def test_a_key_is_replaced_by_a_copy_that_keeps_size_and_time(path: Path):
+    entry = '{"keys": [{"id": "ann", "sha256": "%s"}]}'
+    path.write_text(entry % HASH)
+    before = path.stat()
+    file = KeyFile(path)
+    # Clocks of file systems go in steps.
+    time.sleep(0.02)
+    path.write_text(entry % ("1" * 64))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    file.refresh()
+
+    assert list(file.keys()) == ["1" * 64]
