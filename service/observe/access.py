@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 _METHODS: Final = frozenset(
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
 )
+# What may stand in a line as it is, beside letters and digits: no quote, no control character.
+_SAFE: Final = " !#$%&'()*+,/:;<=>?@[\\]^`{|}~"
 # The statuses that a server answers for faults of its own.
 _RPC_FAULTS: Final = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
@@ -103,7 +105,7 @@ def of_http(request: Http, status: int, sent_bytes: int, *, quiet: bool = False)
     }
     return Ended(
         name=" ".join(filter(None, ("HTTP" if known == "_OTHER" else known, request.route))),
-        line=f'{request.client or "-"} "{request.method} {target}" {status}',
+        line=f'{_shown(request.client or "-")} "{request.method} {_shown(target)}" {status}',
         fields=fields,
         attributes=attributes | {k: v for k, v in optional.items() if v is not None},
         failed=status >= 500,
@@ -138,6 +140,14 @@ def of_rpc(method: str, status: str, peer: str | None, *, quiet: bool = False) -
         failed=status in _RPC_FAULTS,
         quiet=quiet,
     )
+
+
+def _shown(text: str) -> str:
+    """Return a client's text so that it ends neither the line nor the quoted part of it.
+
+    Of an address too: it may be what a header X-Forwarded-For says.
+    """
+    return text if text.isprintable() and '"' not in text else quote(text, safe=_SAFE)
 
 
 def address(peer: str | None) -> str | None:

@@ -24,7 +24,8 @@ class TextFormatter(logging.Formatter):
         """Return the line without its traceback."""
         line = super().formatMessage(record)
         asking = exchange.current()
-        if asking is None or asking.request_id in line:
+        # Not wherever it is found: a client may choose a single letter.
+        if asking is None or (isinstance(record.args, tuple) and asking.request_id in record.args):
             return line
         return f"{line} {asking.request_id}"
 

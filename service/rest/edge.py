@@ -120,7 +120,7 @@ def _described(scope: Scope, inner: Scope, received_bytes: int) -> access.Http:
     headers = Headers(scope=scope)
     return access.Http(
         method=scope["method"],
-        # The raw path is still percent-encoded, so no client can break the line.
+        # As it came, percent-encoded.
         path=scope.get("raw_path", b"").decode("ascii", "backslashreplace"),
         query=scope["query_string"].decode("ascii", "backslashreplace"),
         route=getattr(inner.get("route"), "path", None),

@@ -20,6 +20,7 @@ import pytest
 from service.app import create_app
 from service.errors import ModelError
 from service.observe import exchange
+from service.observe.access import Http, of_http
 from service.observe.logs import JsonFormatter, TextFormatter
 from service.settings import Settings
 from tests.conftest import Serve
@@ -246,6 +247,29 @@ def test_the_text_of_a_line_within_a_request_ends_with_its_id_once():
     assert outside.endswith(" INFO a: hello")
     assert inside.endswith(" INFO a: hello mine")
     assert named.endswith(" INFO a: request mine failed")
+
+
+def test_an_id_that_is_part_of_a_line_stands_at_its_end_too():
+    exchange.enter(exchange.Exchange("e"))
+    try:
+        line = TextFormatter().format(record("hello %s", "there"))
+    finally:
+        exchange.leave()
+
+    assert line.endswith(" INFO a: hello there e")
+
+
+@pytest.mark.parametrize(
+    ("client", "path", "start"),
+    [
+        ("::1", '/a" 200 1.0 ms b', '::1 "GET /a%22 200 1.0 ms b" 404'),
+        ('1.2.3.4\x85" 200', "/a%0Ab", '1.2.3.4%C2%85%22 200 "GET /a%0Ab" 404'),
+    ],
+)
+def test_a_client_ends_neither_a_line_nor_what_is_quoted_in_it(client: str, path: str, start: str):
+    line = of_http(Http("GET", path, "", None, "http", client), 404, 0).line
+
+    assert line == start
 
 
 def test_the_command_writes_nothing_but_json_where_that_is_chosen(tmp_path: Path):
