@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-# When it was written, as it says and as the kernel says, which one it is, how long: changes with the
+# When it was written, as it says and as the kernel says, which one it is, how long: changes with a
 # file, whatever replaces it. A copy that keeps times sets the first only.
 Look = tuple[int, int, int, int]
 

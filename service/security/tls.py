@@ -49,10 +49,12 @@ class Certificates:
         self._chain = chain
         self._key = key
         self._seen = self._looks()
-        self.context = _context(chain, key)
         self.client_ca = None if client_ca is None else _read(client_ca)
-        if client_ca is not None:
-            _ask_for_certificates(self.context, client_ca)
+        # Every handshake begins with the first context and shows what the newest has. Were renewed
+        # files loaded into the first, it would have the old certificate beside one of another kind
+        # of key, and show some clients that.
+        self.context = self._newest = self._made()
+        self.context.sni_callback = self._show
         self.pem = Pem(_read(chain), _read(key))
         self._warn()
 
@@ -92,13 +94,20 @@ class Certificates:
 
     def _take_up(self) -> Exception | None:
         try:
-            # Tried elsewhere first: a pair that does not match would leave this one without a key.
-            _context(self._chain, self._key)
-            self.pem = Pem(_read(self._chain), _read(self._key))
-            self.context.load_cert_chain(self._chain, self._key, password="")
+            made, pem = self._made(), Pem(_read(self._chain), _read(self._key))
         except (StartError, OSError) as error:
             return error
+        self._newest, self.pem = made, pem
         return None
+
+    def _made(self) -> ssl.SSLContext:
+        made = _context(self._chain, self._key)
+        if self.client_ca is not None:
+            _ask_for_certificates(made, self.client_ca)
+        return made
+
+    def _show(self, shaking: ssl.SSLObject, _name: str, _first: ssl.SSLContext) -> None:
+        shaking.context = self._newest
 
     async def watch(self) -> None:
         """Follow the files until cancelled."""
@@ -155,11 +164,14 @@ def _context(chain: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
-def _ask_for_certificates(context: ssl.SSLContext, client_ca: Path) -> None:
+def _ask_for_certificates(context: ssl.SSLContext, client_ca: bytes) -> None:
     try:
-        context.load_verify_locations(client_ca)
+        # What stands between certificates may be in any language.
+        context.load_verify_locations(cadata=client_ca.decode("ascii", "ignore"))
     except ssl.SSLError as error:
-        raise StartError(f"expected certificates in {client_ca}, in PEM, got none.") from error
+        raise StartError(
+            "expected certificates in GPUSQ_TLS_CLIENT_CA, in PEM, got none."
+        ) from error
     context.verify_mode = ssl.CERT_REQUIRED
 
 

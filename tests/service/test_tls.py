@@ -177,6 +177,43 @@ def test_a_renewed_certificate_is_shown(
     assert certificates.pem.key == second.private_key_pem.bytes()
 
 
+@pytest.mark.parametrize("kinds", [("ECDSA", "RSA"), ("RSA", "ECDSA")])
+def test_a_renewed_certificate_of_another_kind_of_key_is_shown_alone(
+    files: Files, authority: trustme.CA, kinds: tuple[str, str]
+):
+    old, new = (authority.issue_cert(HOST, key_type=trustme.KeyType[kind]) for kind in kinds)
+    files.write(old)
+    certificates = Certificates(files.chain, files.key)
+    files.write(new)
+
+    certificates.refresh()
+
+    assert shown(certificates.context, trusting(authority))[0] == der(new)
+    # As clients do that know no other kind.
+    client = trusting(authority)
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    client.set_ciphers(f"ECDHE+AESGCM+a{kinds[0]}")
+    with pytest.raises(ssl.SSLError):
+        shown(certificates.context, client)
+
+
+def test_clients_need_a_certificate_after_a_renewal_too(
+    files: Files, authority: trustme.CA, second: trustme.LeafCert, tmp_path: Path
+):
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    certificates = Certificates(files.chain, files.key, tmp_path / "ca.pem")
+    files.write(second)
+    certificates.refresh()
+    known, other = trusting(authority), trusting(authority)
+    authority.issue_cert("somebody").configure_cert(known)
+    trustme.CA().issue_cert("somebody").configure_cert(other)
+
+    assert shown(certificates.context, known)[0] == der(second)
+    for client in (other, trusting(authority)):
+        with pytest.raises(ssl.SSLError):
+            shown(certificates.context, client)
+
+
 def test_half_a_renewal_changes_nothing(
     files: Files, authority: trustme.CA, first: trustme.LeafCert, second: trustme.LeafCert, caplog
 ):
