@@ -61,6 +61,7 @@ class Metrics:
         self._timed: dict[tuple[str, str], _Timed] = {}
         self._task_of: dict[str, str] = {}
         self._batches: dict[str, Histogram] = {}
+        self._told: dict[Gauge, set[tuple[str, ...]]] = {}
         self._make_histograms()
         self._requests = Counter(
             "gpusq_requests",
@@ -104,13 +105,10 @@ class Metrics:
                 self._timing(name, task)
                 self._batches[name] = self._batch_images.labels(name)
                 self._requests.labels(name, task, "ok")
-        self._ready.clear()
-        for name in unavailable:
-            self._ready.labels(name, self._executor).set(0)
-        self._behind.clear()
-        for name in models:
-            self._behind.labels(name).set(name in behind)
-        self._describe(models)
+        ready = {**dict.fromkeys(unavailable, 0.0), **dict.fromkeys(models, 1.0)}
+        self._tell(self._ready, {(name, self._executor): is_up for name, is_up in ready.items()})
+        self._tell(self._behind, {(name,): float(name in behind) for name in models})
+        self._tell(self._info, dict.fromkeys(map(self._described, models.values()), 1.0))
 
     def watch(self, is_up: Callable[[], bool]) -> None:
         """Tell at every look whether the executor can be reached.
@@ -262,19 +260,25 @@ class Metrics:
         self._timed[model, task] = timed
         return timed
 
-    def _describe(self, models: Mapping[str, Model]) -> None:
-        self._info.clear()
-        for model in models.values():
-            precision = model.card.precision
-            self._ready.labels(model.name, self._executor).set(1)
-            self._info.labels(
-                model.name,
-                model.version,
-                model.card.task,
-                precision.weights,
-                precision.sparsity,
-                self._executor,
-            ).set(1)
+    def _described(self, model: Model) -> tuple[str, ...]:
+        precision = model.card.precision
+        return (
+            model.name,
+            str(model.version),
+            model.card.task,
+            precision.weights,
+            precision.sparsity,
+            self._executor,
+        )
+
+    def _tell(self, gauge: Gauge, values: Mapping[tuple[str, ...], float]) -> None:
+        """Give a gauge these values by their labels, and none else."""
+        for labels, value in values.items():
+            gauge.labels(*labels).set(value)
+        # Only now: in another thread it may be read at any moment, and nothing shall be missing.
+        for labels in self._told.get(gauge, set()) - set(values):
+            gauge.remove(*labels)
+        self._told[gauge] = set(values)
 
 
 def _behind(registry: CollectorRegistry) -> Gauge:

@@ -1,3 +1,6 @@
+import sys
+import threading
+
 import pytest
 
 from service.metrics import STAGES, Metrics
@@ -48,3 +51,39 @@ def test_two_instances_share_nothing(metrics: Metrics):
 
     mine = metrics.render().decode()
     assert 'gpusq_requests_total{model="colours",outcome="ok",task="classify"} 0.0' in mine
+
+
+def test_whoever_reads_while_models_change_misses_none(metrics: Metrics):
+    models = FakeExecutor().models
+    told = (
+        'gpusq_model_ready{executor="fake",model="colours"}',
+        'gpusq_model_info{executor="fake"',
+    )
+
+    def change() -> None:
+        for i in range(2000):
+            metrics.take_up(models, ["broken"] * (i % 2))
+
+    changing = threading.Thread(target=change)
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        changing.start()
+        texts = []
+        while changing.is_alive():
+            texts.append(metrics.render().decode())
+        changing.join()
+    finally:
+        sys.setswitchinterval(interval_s)
+
+    assert [text for text in texts if not all(one in text for one in told)] == []
+
+
+def test_models_that_are_gone_are_told_no_more(metrics: Metrics):
+    metrics.take_up({}, ["broken"])
+
+    text = metrics.render().decode()
+    assert 'gpusq_model_ready{executor="fake",model="broken"} 0.0' in text
+    assert 'gpusq_model_ready{executor="fake",model="colours"}' not in text
+    assert "gpusq_model_info{" not in text
+    assert "gpusq_model_behind{" not in text
