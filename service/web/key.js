@@ -3,6 +3,8 @@
 import { element } from "/assets/dom.js";
 
 const NAME = "gpusq-key";
+// The browser would send nothing at all with another.
+const HEADER = /^[!-~]+$/;
 let asking = null;
 let declined = false;
 
@@ -51,6 +53,11 @@ export function reconsider() {
 
 element("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  element("key-dialog").close("use");
+  const field = element("key-field");
+  if (HEADER.test(field.value.trim())) element("key-dialog").close("use");
+  else {
+    element("key-why").textContent = "This is no API key: one has letters, digits and no spaces.";
+    field.select();
+  }
 });
 element("key-cancel").addEventListener("click", () => element("key-dialog").close());

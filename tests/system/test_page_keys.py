@@ -150,3 +150,16 @@ def test_a_key_that_is_not_for_pictures_is_refused_in_the_words_of_the_service(
 
         expect(page.locator("#problem-detail")).to_contain_text("infer")
         expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+def test_what_cannot_be_a_key_is_asked_for_again(browser: Browser, address: str):
+    with opened_with(browser, address) as page:
+        # As some programs make of what is copied: with a character that no header may hold.
+        page.locator("#key-field").fill(f"“{WHOLE}”")
+        page.keyboard.press("Enter")
+
+        expect(page.get_by_role("dialog")).to_contain_text("no API key")
+        page.locator("#key-field").fill(WHOLE)
+        page.keyboard.press("Enter")
+        expect(page.locator("#model")).to_be_enabled()
+        expect(page.get_by_role("dialog")).to_be_hidden()
