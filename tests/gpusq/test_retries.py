@@ -92,14 +92,14 @@ def test_the_service_says_when_and_hears_how_much_time_is_left():
     with running() as one, running() as other, ThreadPoolExecutor() as pool:
         for script in (one, other):
             script.says = [problem(429, "overloaded", "1"), Says()]
-        list(pool.map(partial(ask, timeout_s=4), KINDS, (one.url, other.url)))
+        list(pool.map(partial(ask, timeout_s=20), KINDS, (one.url, other.url)))
 
         for script in (one, other):
             first, second = script.came
             # Nothing is added: the rest is what a loaded machine takes to ask.
-            assert 1.0 <= second.at_s - first.at_s < 1.6
+            assert 1.0 <= second.at_s - first.at_s < 4
             told, left = (float(came.headers["x-request-timeout"]) for came in script.came)
-            assert 3.5 < told <= 4
+            assert 15 < told <= 20
             assert left <= told - 1
 
 
@@ -107,9 +107,9 @@ def test_a_wait_beyond_the_deadline_is_not_begun(kind, script: Scripted):
     script.says = [problem(429, "overloaded", "60")]
 
     started = time.monotonic()
-    error = refusal(kind, script.url, timeout_s=5)
+    error = refusal(kind, script.url, timeout_s=30)
 
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 10
     assert error.retry_after_s == 60
     assert len(script.came) == 1
 
@@ -122,7 +122,7 @@ def test_no_more_is_asked_than_retries_allow(kind, script: Scripted):
     assert len(script.came) == 4
 
 
-@pytest.mark.parametrize("slow", [Says(before_s=0.8), Says(between_s=0.05)], ids=["late", "slowly"])
+@pytest.mark.parametrize("slow", [Says(before_s=9), Says(between_s=0.05)], ids=["late", "slowly"])
 def test_an_answer_that_takes_too_long_is_given_up_in_time(kind, script: Scripted, slow: Says):
     script.says = [slow]
 
@@ -131,20 +131,20 @@ def test_an_answer_that_takes_too_long_is_given_up_in_time(kind, script: Scripte
         with pytest.raises(gpusq.OutOfTimeError, match=r"within 0\.3 s"):
             client.classify(PICTURE)
 
-    assert 0.29 < time.monotonic() - started < 0.75
+    assert 0.29 < time.monotonic() - started < 4
     assert len(script.came) == 1
 
 
 def test_each_part_of_an_answer_has_only_what_the_parts_before_it_left(script: Scripted):
-    script.says = [Says(before_s=0.5, between_s=1.5)]
+    script.says = [Says(before_s=1.5, between_s=30)]
 
-    with gpusq.Client(script.url, timeout_s=0.6) as client:
+    with gpusq.Client(script.url, timeout_s=2) as client:
         started = time.monotonic()
         with pytest.raises(gpusq.OutOfTimeError):
             client.classify(PICTURE)
 
-    # Were the time counted anew for the body, this would take 1.1 s.
-    assert time.monotonic() - started < 1.0
+    # Were the time counted anew for the body, this would take 3.5 s.
+    assert time.monotonic() - started < 3.4
 
 
 def test_a_service_that_is_not_there_is_named(kind):
@@ -155,8 +155,8 @@ def test_a_service_that_is_not_there_is_named(kind):
     with pytest.raises(gpusq.ConnectionFailedError, match=f"127.0.0.1:{port}"):
         ask(kind, f"http://127.0.0.1:{port}", retries=1)
 
-    # One wait of up to 0.2 s.
-    assert time.monotonic() - started < 0.8
+    # One wait of up to 0.2 s, far from the 30 s of a call.
+    assert time.monotonic() - started < 5
 
 
 def test_calls_share_one_connection(kind, script: Scripted):
