@@ -42,7 +42,9 @@ class DrawnFiles:
         target = self._free(picture.stem)
         partial = target.with_name(f".{target.name}.{os.getpid()}")
         try:
-            image.save(partial, "PNG")
+            # Never through a link that somebody else laid there.
+            with partial.open("xb") as file:
+                image.save(file, "PNG")
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)

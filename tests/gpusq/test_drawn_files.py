@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,12 @@ def test_a_drawing_that_cannot_be_written_leaves_nothing(photo: Path, tmp_path: 
         files.save(IMAGE, photo)
 
     assert [path.name for path in folder.iterdir()] == ["dog.drawn.png"]
+
+
+def test_nothing_is_written_through_a_link_of_somebody_else(photo: Path, tmp_path: Path):
+    (tmp_path / f".dog.drawn.png.{os.getpid()}").symlink_to(photo)
+
+    with pytest.raises(FileExistsError):
+        DrawnFiles(tmp_path, []).save(IMAGE, photo)
+
+    assert photo.read_bytes() == b"the photo"
