@@ -28,7 +28,8 @@ def address(base_url: str) -> httpx.URL:
         url = httpx.URL(base_url)
     except (httpx.InvalidURL, TypeError) as error:
         raise ArgumentError(f"base_url: expected {DEFAULT_URL!r} or the like: {error}.") from error
-    if url.userinfo:
+    # Not shown either: messages end in logs. Without a scheme it is no user to httpx.
+    if url.userinfo or "@" in str(base_url):
         raise ArgumentError("base_url: leave out user and password; a key goes into api_key.")
     if url.scheme not in ("http", "https") or not url.host:
         raise ArgumentError(f"base_url: expected {DEFAULT_URL!r} or the like, got {base_url!r}.")

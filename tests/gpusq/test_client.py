@@ -229,6 +229,7 @@ def test_answers_cannot_be_changed(client):
         ({"base_url": ""}, "base_url"),
         ({"base_url": "http://"}, "base_url"),
         ({"base_url": "http://ann:s3cret@127.0.0.1"}, "leave out user and password"),
+        ({"base_url": "ann:s3cret@127.0.0.1:8000"}, "leave out user and password"),
         ({"api_key": ""}, "api_key"),
         ({"api_key": "s3cret\n"}, "api_key"),
         ({"api_key": "s3cret€"}, "api_key"),
