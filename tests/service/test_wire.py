@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -130,3 +131,46 @@ def test_a_refused_body_that_came_whole_leaves_the_connection_open(connection: s
     connection.sendall(GET)
 
     assert status(connection) == 200
+
+
+OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+BODIES = {
+    "length": (b"Content-Length: 5\r\n\r\n", b"whole"),
+    "chunks": (b"Transfer-Encoding: chunked\r\n\r\n", b"5\r\nwhole\r\n0\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("pause_s", [0, 0.1], ids=["at once", "in pieces"])
+@pytest.mark.parametrize("body", BODIES)
+def test_who_offers_http_2_is_answered_in_http_1(
+    connection: socket.socket, body: str, pause_s: float
+):
+    head, sent = BODIES[body]
+    asked = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+    if pause_s:
+        connection.sendall(asked + OFFER + head)
+        time.sleep(pause_s)
+        connection.sendall(sent)
+    else:
+        connection.sendall(asked + OFFER + head + sent)
+
+    answer = HTTPResponse(connection)
+    answer.begin()
+    said = json.loads(answer.read())
+    assert said["code"] == "unsupported_media"
+    assert "empty" not in said["detail"]
+    assert answer.getheader("server-timing") is not None
+    connection.sendall(GET)
+    assert status(connection) == 200
+
+
+def test_the_body_of_who_offers_http_2_is_no_request(connection: socket.socket):
+    connection.sendall(b"POST /none HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % len(GET))
+    connection.sendall(OFFER + b"\r\n")
+    connection.sendall(GET)
+    assert status(connection) == 404
+
+    connection.sendall(b"GET /other HTTP/1.1\r\nHost: x\r\n" + OFFER + b"\r\n")
+
+    # Were the body taken for a request, its answer would come first.
+    assert status(connection) == 404
