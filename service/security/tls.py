@@ -53,9 +53,9 @@ class Certificates:
         # Every handshake begins with the first context and shows what the newest has. Were renewed
         # files loaded into the first, it would have the old certificate beside one of another kind
         # of key, and show some clients that.
-        self.context = self._newest = self._made()
+        self.context, self.pem = self._made()
+        self._newest = self.context
         self.context.sni_callback = self._show
-        self.pem = Pem(_read(chain), _read(key))
         self._warn()
 
     @classmethod
@@ -94,17 +94,23 @@ class Certificates:
 
     def _take_up(self) -> Exception | None:
         try:
-            made, pem = self._made(), Pem(_read(self._chain), _read(self._key))
+            self._newest, self.pem = self._made()
         except (StartError, OSError) as error:
             return error
-        self._newest, self.pem = made, pem
         return None
 
-    def _made(self) -> ssl.SSLContext:
+    def _made(self) -> tuple[ssl.SSLContext, Pem]:
+        pem = self._read()
         made = _context(self._chain, self._key)
+        if self._read() != pem:
+            # One may be of before and one of after.
+            raise StartError(f"{self._chain} and {self._key} are being replaced. Try again.")
         if self.client_ca is not None:
             _ask_for_certificates(made, self.client_ca)
-        return made
+        return made, pem
+
+    def _read(self) -> Pem:
+        return Pem(_read(self._chain), _read(self._key))
 
     def _show(self, shaking: ssl.SSLObject, _name: str, _first: ssl.SSLContext) -> None:
         shaking.context = self._newest
@@ -183,12 +189,15 @@ def _dates(chain: Path, key: Path) -> str | None:
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    client.load_verify_locations(chain)
     try:
+        client.load_verify_locations(chain)
         shown = _shown(client, _context(chain, key))
     except ssl.SSLError as error:
         why = _DATES.get(getattr(error, "verify_code", 0))
         return why and f"the certificate in {chain} {why}; clients will refuse it. Renew it."
+    except (StartError, OSError):
+        # Replaced just now: the next look will see it.
+        return None
     ends_s = ssl.cert_time_to_seconds(str(shown["notAfter"]))
     if ends_s - time.time() > _SOON_S:
         return None

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from service import __main__ as command
 from service.app import create_app
 from service.errors import StartError
-from service.security.tls import Certificates
+from service.security.tls import Certificates, Pem
 from service.settings import Settings
 from tests.service.fakes import FakeExecutor
 
@@ -78,6 +78,11 @@ def shown(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[bytes, str]:
             with contextlib.suppress(ssl.SSLWantReadError):
                 end.do_handshake()
     return near.getpeercert(binary_form=True), near.version()
+
+
+def pem(made: trustme.LeafCert) -> Pem:
+    chain = b"".join(one.bytes() for one in made.cert_chain_pems)
+    return Pem(chain, made.private_key_pem.bytes())
 
 
 def der(made: trustme.LeafCert) -> bytes:
@@ -212,6 +217,30 @@ def test_clients_need_a_certificate_after_a_renewal_too(
     for client in (other, trusting(authority)):
         with pytest.raises(ssl.SSLError):
             shown(certificates.context, client)
+
+
+def test_files_that_are_replaced_while_they_are_read_hurt_nothing(
+    files: Files, authority: trustme.CA
+):
+    certificates = Certificates(files.chain, files.key)
+    # Each once, so that no mixture of two comes twice.
+    renewed = [authority.issue_cert(HOST) for _ in range(150)]
+    pairs = [certificates.pem, *map(pem, renewed)]
+
+    def renew() -> None:
+        for made in renewed:
+            files.write(made)
+            time.sleep(0.002)
+
+    renewing = threading.Thread(target=renew)
+    renewing.start()
+    while renewing.is_alive():
+        certificates.refresh()
+        assert certificates.pem in pairs
+    renewing.join()
+    certificates.refresh()
+
+    assert shown(certificates.context, trusting(authority))[0] == der(renewed[-1])
 
 
 def test_half_a_renewal_changes_nothing(
