@@ -10,15 +10,15 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from service.admission import Admission, Place
+from service.answer import Answer, Inferred, Source
 from service.catalogue import RETRY_AFTER_S, Catalogue, replaced, require_servable
 from service.errors import Code, GatewayError, GoneError, VersionGoneError
-from service.executors.executor import Executor, Images, Model, Outputs
+from service.executors.executor import Executor, Images, Model
 from service.ledger import Ledger
 from service.load import Part
 from service.metrics import TENSORS, Metrics
@@ -33,57 +33,6 @@ from service.waiting import all_of, within
 T = TypeVar("T")
 OptionsT = TypeVar("OptionsT")
 ResultT = TypeVar("ResultT")
-
-
-@dataclass(frozen=True)
-class Source(Generic[T]):
-    """Where what a request brings comes from.
-
-    Args:
-        read: Awaited once, after admission.
-        most_bytes: How many bytes will come at most.
-    """
-
-    read: Callable[[], Awaitable[T]]
-    most_bytes: int
-
-
-@dataclass(frozen=True)
-class Answer(Generic[ResultT]):
-    """The answer to one picture.
-
-    Args:
-        model: Who answered.
-        version: Which version of it.
-        result: The prediction of the task.
-        width_px: Width of the upright picture.
-        height_px: Its height.
-        timings_ms: Milliseconds by stage, and `total`.
-    """
-
-    model: str
-    version: int
-    result: ResultT
-    width_px: int
-    height_px: int
-    timings_ms: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Inferred:
-    """What a network gave for one batch.
-
-    Args:
-        model: Which network.
-        version: Which version of it.
-        outputs: Its tensors by name, the batch axis first.
-        timings_ms: Milliseconds by stage, and `total`.
-    """
-
-    model: str
-    version: int
-    outputs: Outputs
-    timings_ms: dict[str, float]
 
 
 class Gateway:

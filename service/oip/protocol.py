@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from service.answer import Inferred, Source
 from service.errors import Code, GatewayError, shown
 from service.executors.executor import Images, Model
-from service.gateway import Gateway, Inferred, Source
+from service.gateway import Gateway
 from service.ledger import Ledger
 from service.oip import describe
 from service.oip.statistics import Statistics

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from service.answer import Inferred
 from service.executors.executor import Model
-from service.gateway import Inferred
 from service.ledger import Ledger
 
 # Triton's durations, each with the stages that it is here.

@@ -7,8 +7,8 @@ from typing import Any, Final, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.answer import Answer
 from service.cards import Size
-from service.gateway import Answer
 from service.rest.problem import Problem
 from service.tasks.classify import Prediction as Classified
 from service.tasks.detect import Detection as Detected

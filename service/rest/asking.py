@@ -8,7 +8,8 @@ from typing import Any, Generic, TypeVar
 from fastapi import Request, Response
 from pydantic import BaseModel
 
-from service.gateway import Answer, Gateway, Source
+from service.answer import Answer, Source
+from service.gateway import Gateway
 from service.ledger import Ledger, server_timing
 from service.parameters import Parameters
 from service.rest import inference, problems, query

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 
-from service.gateway import Source
+from service.answer import Source
 from service.ledger import Ledger
 from service.oip import describe
 from service.oip.protocol import OpenInference

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import orjson
 from fastapi import Response
 
-from service.gateway import Inferred
+from service.answer import Inferred
 from service.ledger import server_timing
 from service.oip.tensors import DATATYPES
 from service.rest import inference

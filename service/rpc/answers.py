@@ -7,8 +7,8 @@ from typing import Any
 
 from google.protobuf import json_format
 
+from service.answer import Answer
 from service.cards import ModelsAnswer
-from service.gateway import Answer
 from service.rpc.gpusq.v1 import vision_pb2 as messages
 from service.tasks.classify import Prediction
 from service.tasks.contours import Polygon

@@ -13,8 +13,8 @@ import grpc
 from google.protobuf import json_format
 from tritonclient.grpc import model_config_pb2, service_pb2
 
+from service.answer import Source
 from service.errors import Code, GatewayError, shown
-from service.gateway import Source
 from service.oip import describe
 from service.oip.protocol import OpenInference, Request
 from service.oip.tensors import DATATYPES, Tensor, refusal, require_offered

@@ -8,10 +8,11 @@ from typing import Any, Final, TypeVar
 import grpc
 
 from service import parameters
+from service.answer import Answer, Source
 from service.cards import ModelsAnswer
 from service.catalogue import TASKS
 from service.errors import Code, GatewayError
-from service.gateway import Answer, Gateway, Source
+from service.gateway import Gateway
 from service.parameters import ClassifyParameters, DetectParameters, SegmentParameters
 from service.rpc import answers, call
 from service.rpc.gpusq.v1 import vision_pb2 as messages

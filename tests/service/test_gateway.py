@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from service.answer import Answer, Source
 from service.errors import Code, GatewayError, ModelError, WrongTaskError
-from service.gateway import Answer, Gateway, Source
+from service.gateway import Gateway
 from service.settings import Settings
 from service.tasks import classify, detect
 from service.tasks.classify import Prediction

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.answer import Answer, Source
 from service.errors import Code, GatewayError
-from service.gateway import Answer, Gateway, Source
+from service.gateway import Gateway
 from service.ledger import Ledger
 from service.tasks import classify
 from tests.contract.pictures import encoded

@@ -20,6 +20,7 @@ import pytest
 
 from compress.plan.repository import publish
 from contract import labels
+from service.answer import Answer, Source
 from service.app import create_app
 from service.cards import ModelsAnswer
 from service.errors import Code, GatewayError, ModelError, VersionGoneError
@@ -27,7 +28,7 @@ from service.executors import choice
 from service.executors.embedded import EmbeddedExecutor
 from service.executors.executor import Images, Judge, Outputs
 from service.executors.loading import Network
-from service.gateway import Answer, Gateway, Source
+from service.gateway import Gateway
 from service.settings import Settings
 from service.tasks import classify
 from service.tasks.classify import Prediction

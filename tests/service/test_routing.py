@@ -15,11 +15,12 @@ from typing import Any
 import httpx
 import pytest
 
+from service.answer import Source
 from service.app import create_app
 from service.cards import ModelsAnswer
 from service.errors import Code, GatewayError, StartError
 from service.executors import choice
-from service.gateway import Gateway, Source
+from service.gateway import Gateway
 from service.routing import Routes
 from service.rpc import answers
 from service.rpc.gpusq.v1.vision_pb2 import Model

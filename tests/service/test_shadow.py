@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from contract.preprocess import Preprocessing
+from service.answer import Answer, Source
 from service.executors import choice
 from service.executors.executor import Executor
-from service.gateway import Answer, Gateway, Source
+from service.gateway import Gateway
 from service.settings import Settings
 from service.shadow import AT_ONCE
 from service.tasks import classify, detect, segment

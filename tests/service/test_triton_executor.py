@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
+from service.answer import Source
 from service.catalogue import TASKS
 from service.errors import Code, GatewayError, ModelError, VersionGoneError
 from service.executors.triton import TritonExecutor
-from service.gateway import Gateway, Source
+from service.gateway import Gateway
 from service.settings import Settings
 from service.tasks import classify as classify_task
 from tests import bundles
