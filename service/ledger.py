@@ -83,13 +83,10 @@ class Ledger:
 
     def stages_s(self) -> dict[str, float]:
         """Return the seconds of every stage that was reached, in the order of :data:`STAGES`."""
-        spans = self.spans
-        reached = {span.stage for span in spans}
-        return {
-            name: sum(span.seconds() for span in spans if span.stage == name)
-            for name in STAGES
-            if name in reached
-        }
+        sums: dict[str, float] = {}
+        for span in self.spans:
+            sums[span.stage] = sums.get(span.stage, 0.0) + span.seconds()
+        return {name: sums[name] for name in STAGES if name in sums}
 
     def total_s(self) -> float:
         """Return the seconds since the request began."""
