@@ -28,7 +28,7 @@ def glance(data: bytes) -> Header | None:
     True
     """
     if data.startswith(_PNG) and data[12:16] == b"IHDR" and len(data) >= 24:
-        return Header(struct.unpack_from(">II", data, 16), reducible=False)
+        return _header(*struct.unpack_from(">II", data, 16), reducible=False)
     return _jpeg(data) if data.startswith(_JPEG) else None
 
 
@@ -40,6 +40,11 @@ def _jpeg(data: bytes) -> Header | None:
             return None
         if data[at + 1] in _FRAMES:
             height, width = struct.unpack_from(">HH", data, at + 5)
-            return Header((width, height), reducible=data[at + 1] != _PROGRESSIVE)
+            return _header(width, height, reducible=data[at + 1] != _PROGRESSIVE)
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return None
+
+
+def _header(width: int, height: int, *, reducible: bool) -> Header | None:
+    """Return a header, if there are pixels under it: estimates divide by sides."""
+    return Header((width, height), reducible) if width and height else None

@@ -1,5 +1,6 @@
 """A glance says what the whole header says, or nothing."""
 
+import struct
 import time
 
 import pytest
@@ -33,6 +34,16 @@ def test_a_file_cut_anywhere_or_with_any_byte_changed_breaks_nothing(kind):
         glance(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
 
 
+@pytest.mark.parametrize("size_px", [(0, 9), (9, 0), (0, 0)])
+def test_a_picture_without_pixels_is_left_to_others(size_px):
+    width, height = size_px
+    png = PICTURES["PNG"]
+    jpeg = b"\xff\xd8\xff\xc0\x00\x0b\x08" + struct.pack(">HHB", height, width, 1) + bytes(9)
+
+    assert glance(png[:16] + struct.pack(">II", width, height) + png[24:]) is None
+    assert glance(jpeg) is None
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"\xff\xd8\xff", encoded(photo(9, 9), "WEBP"), encoded(flat("L", 0), "GIF")]
 )
@@ -42,7 +53,8 @@ def test_what_takes_more_than_a_look_is_left_to_others(data):
 
 def test_a_file_made_of_markers_keeps_nobody_busy():
     data = b"\xff\xd8" + b"\xff\xe0\x00\x02" * 2_000_000
-    began_s = time.perf_counter()
+    # Of this thread alone: a busy machine may take the processor away.
+    began_s = time.thread_time()
 
     assert glance(data) is None
-    assert time.perf_counter() - began_s < 0.01
+    assert time.thread_time() - began_s < 0.1

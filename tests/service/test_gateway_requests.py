@@ -210,6 +210,24 @@ def test_what_waits_is_refused_once_its_size_is_known_to_be_too_much(red_jpeg: b
     run(scenario)
 
 
+def test_a_picture_without_pixels_is_one_that_cannot_be_read_however_busy_the_service_is(
+    red_jpeg: bytes,
+):
+    png = encoded(Image.new("RGB", (9, 9)))
+    empty = png[:16] + bytes(8) + png[24:]
+
+    async def scenario(gateway: Gateway, executor: FakeExecutor) -> None:
+        alone = await code_of(classified(gateway, None, sends(empty)))
+        executor.gate = asyncio.Event()
+        first = asyncio.ensure_future(classified(gateway, None, sends(red_jpeg)))
+        await until(lambda: executor.calls == 1)
+        assert await code_of(classified(gateway, None, sends(empty))) is alone is Code.BAD_IMAGE
+        executor.gate.set()
+        await first
+
+    run(scenario)
+
+
 def test_small_pictures_do_not_make_large_ones_seem_slow():
     small, large = (encoded(Image.new("RGB", (side, side))) for side in (4, 4000))
 
