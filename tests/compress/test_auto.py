@@ -356,7 +356,10 @@ def test_a_probe_runs_where_no_weight_has_a_value():
     assert FAMILIES["auto"].layers(body) == auto.layers(built("vit"))
 
 
-@pytest.mark.parametrize(("kind", "placement"), [("convnext", "gemm"), ("beit", "gemm+add")])
+@pytest.mark.parametrize(
+    ("kind", "placement"),
+    [pytest.param("convnext", "gemm", marks=pytest.mark.slow), ("beit", "gemm+add")],
+)
 def test_a_network_is_compressed_exported_and_published(tmp_path, kind, placement):
     side_px = NETWORKS[kind][0]["image_size"]
     tiny.write_pictures(tmp_path / "train", each=8, side_px=side_px)

@@ -270,6 +270,7 @@ def same_objects(expected: dict[str, npt.NDArray[Any]], came: dict[str, npt.NDAr
         assert np.abs(masks - other).mean() < 0.02
 
 
+@pytest.mark.slow
 def test_a_quantised_graph_answers_as_its_network_for_any_batch(graph):
     student, path, _ = graph
     images, _ = tiny_regions.rectangles()
@@ -281,6 +282,7 @@ def test_a_quantised_graph_answers_as_its_network_for_any_batch(graph):
         same_objects(expected, came)
 
 
+@pytest.mark.slow
 def test_a_graph_has_no_operator_whose_size_depends_on_data(graph):
     _, _, operators = graph
 
@@ -290,6 +292,7 @@ def test_a_graph_has_no_operator_whose_size_depends_on_data(graph):
     assert operators["QuantizeLinear"] > 0
 
 
+@pytest.mark.slow
 def test_a_graph_runs_in_openvino(graph):
     student, path, _ = graph
     images, _ = tiny_regions.rectangles()
