@@ -30,7 +30,7 @@ from service.rest.wire import Wire
 from service.rpc.server import Server
 from service.security import floors
 from service.security.tls import Certificates
-from service.settings import Settings, unknown
+from service.settings import PREFIX, Settings, unknown
 
 logger = logging.getLogger("service")
 
@@ -181,7 +181,12 @@ def _settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = first["loc"][0]
-        raise StartError(f"setting {name}: {first['msg']}, got {first['input']!r}") from error
+        # A pattern says nothing to people; what it stands for does.
+        pattern = first["type"] == "string_pattern_mismatch"
+        said = (
+            f"expected {Settings.model_fields[str(name)].description}" if pattern else first["msg"]
+        )
+        raise StartError(f"{PREFIX}{str(name).upper()}: {said}, got {first['input']!r}") from error
 
 
 def _give_memory_back() -> None:

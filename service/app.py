@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Lifespan
 
@@ -80,6 +81,7 @@ def create_app(
         redoc_url=None,
         # They would redirect to whatever the Host header says.
         redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
         # It would trace beside us, with no word of models and stages.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         lifespan=_lifespan(gateway, observer, access, rpc),
@@ -98,6 +100,11 @@ def create_app(
     schema.install(app)
     _wrap(app, settings, observer, access)
     return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    """Return what generated clients call an operation."""
+    return f"{route.name}_of_version" if "{version}" in route.path else route.name
 
 
 def _wrap(app: FastAPI, settings: Settings, observer: Observer, access: Access) -> None:

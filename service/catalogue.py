@@ -95,7 +95,7 @@ class Catalogue:
         A name that is no alias comes back as it is.
         """
         name = model or self.defaults.get(task or "")
-        if name is None or name not in self.aliases or len(self.tasks(name)) > 1:
+        if name is None or name not in self.aliases or not self.answers(name):
             return name
         return self._router.pick(name, self.models)
 
@@ -125,11 +125,11 @@ class Catalogue:
                 Code.MODEL_UNAVAILABLE,
                 f"The model {model!r} is unavailable: {self.unavailable[model]}",
             )
-        if len(self.tasks(model)) > 1:
-            why = self._router.routes.mixed(model, self.models)
+        if model in self.aliases and not self.answers(model):
+            why = self._router.routes.mixed(model, self.models) or self._away(model)
             raise GatewayError(Code.MODEL_UNAVAILABLE, f"No model answers: {why}.")
         if model not in self.models:
-            known = ", ".join(self.models)
+            known = ", ".join(sorted({*self.models, *self.aliases}))
             raise GatewayError(
                 Code.UNKNOWN_MODEL, f"There is no model {shown(model)}. There are: {known}."
             )
@@ -161,6 +161,13 @@ class Catalogue:
                 does,
             )
         return found
+
+    def _away(self, alias: str) -> str:
+        """Say that none of the models behind an alias can be asked."""
+        named = ", ".join(
+            f"{name!r} ({self.unavailable.get(name, 'no model')})" for name in self.aliases[alias]
+        )
+        return f"the alias {alias!r} stands for {named}"
 
     def _say_problems(self) -> None:
         problems = self._router.routes.problems(self.models, self.unavailable)

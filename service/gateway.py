@@ -142,13 +142,20 @@ class Gateway:
         self,
         task: Task[OptionsT, ResultT],
         model: str | None,
-        source: Source[list[bytes]],
+        source: Source[list[bytes | GatewayError]],
         options: OptionsT,
         ledger: Ledger | None = None,
     ) -> list[Answer[ResultT] | GatewayError]:
         """Say what each of several pictures of one request shows.
 
         Each has an answer or an error of its own, in their order; they share the deadline.
+
+        Args:
+            task: As for :meth:`answer`.
+            model: As for :meth:`answer`.
+            source: Gives the bytes of each, or why there are none.
+            options: As for :meth:`answer`.
+            ledger: As for :meth:`answer`.
 
         Raises:
             GatewayError: There is an answer to none of them; its code says why.
@@ -161,34 +168,15 @@ class Gateway:
             target = self.catalogue.target(task.name, model)
             with self._admission.place(target.name, source.most_bytes, ledger.left_s()) as place:
                 pictures = await self._read(source, ledger)
-                place.brings(sum(map(len, pictures)))
+                place.brings(sum(len(data) for data in pictures if isinstance(data, bytes)))
                 place.expect(len(pictures), *self._admission.expected_s(target.name))
                 lanes = asyncio.Semaphore(self._settings.decode_threads)
-
-                async def one(data: bytes, part: Part) -> Answer[ResultT] | GatewayError:
-                    async def ask(target: Model) -> Answer[ResultT]:
-                        return await self._answer(task, target, data, options, (part, own))
-
-                    async def in_lane() -> Answer[ResultT]:
-                        with own.stage("queue"):
-                            await lanes.acquire()
-                        try:
-                            return await self._newest(target, ask)
-                        finally:
-                            lanes.release()
-
-                    own = ledger if len(pictures) == 1 else ledger.branch()
-                    if own is not ledger:
-                        exchange.note_picture(own)
-                    try:
-                        answer = await self._in_time(in_lane(), own)
-                    except GatewayError as error:
-                        return error
-                    self.metrics.observe(answer.model, own.stages_s(), own.total_s(), task.name)
-                    exchange.note_version(answer.version)
-                    return answer
-
-                found = await all_of(map(one, pictures, place.parts))
+                found = await all_of(
+                    self._one_of_several(task, target, data, options, (part, own, lanes))
+                    for data, part, own in zip(
+                        pictures, place.parts, _branches(ledger, len(pictures)), strict=True
+                    )
+                )
             failures = [came for came in found if isinstance(came, GatewayError)]
             if [error.code for error in failures] == [Code.DEADLINE_EXCEEDED] * len(found):
                 raise failures[0]
@@ -266,6 +254,38 @@ class Gateway:
             except VersionGoneError as error:
                 raise replaced(target.name, error) from error
 
+    async def _one_of_several(
+        self,
+        task: Task[OptionsT, ResultT],
+        target: Model,
+        data: bytes | GatewayError,
+        options: OptionsT,
+        of: tuple[Part, Ledger, asyncio.Semaphore],
+    ) -> Answer[ResultT] | GatewayError:
+        part, ledger, lanes = of
+        if isinstance(data, GatewayError):
+            part.is_done()
+            return data
+
+        async def ask(target: Model) -> Answer[ResultT]:
+            return await self._answer(task, target, data, options, (part, ledger))
+
+        async def in_lane() -> Answer[ResultT]:
+            with ledger.stage("queue"):
+                await lanes.acquire()
+            try:
+                return await self._newest(target, ask)
+            finally:
+                lanes.release()
+
+        try:
+            answer = await self._in_time(in_lane(), ledger)
+        except GatewayError as error:
+            return error
+        self.metrics.observe(answer.model, ledger.stages_s(), ledger.total_s(), task.name)
+        exchange.note_version(answer.version)
+        return answer
+
     async def _answer(
         self,
         task: Task[OptionsT, ResultT],
@@ -341,6 +361,16 @@ class Gateway:
         finally:
             if outcome is not None:
                 self._count(task, model, outcome)
+
+
+def _branches(ledger: Ledger, count: int) -> list[Ledger]:
+    """Return the time of each of several pictures; that of a single one is the request's."""
+    if count == 1:
+        return [ledger]
+    branches = [ledger.branch() for _ in range(count)]
+    for branch in branches:
+        exchange.note_picture(branch)
+    return branches
 
 
 def _late(ledger: Ledger) -> GatewayError:

@@ -24,6 +24,11 @@ def grpc(settings: Settings) -> socket.socket:
     Raises:
         StartError: The address cannot be had.
     """
+    if settings.grpc_port and settings.grpc_port == settings.port:
+        raise StartError(
+            f"HTTP and gRPC cannot both listen at port {settings.port}. Choose another "
+            "GPUSQ_GRPC_PORT, or GPUSQ_GRPC=false to do without."
+        )
     mend = "Choose another GPUSQ_GRPC_PORT, or GPUSQ_GRPC=false to do without."
     return _bound(settings.host, settings.grpc_port, mend)
 

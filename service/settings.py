@@ -25,7 +25,13 @@ ORIGINS: Final = rf"^(|\*|{_ORIGIN}(,\s*{_ORIGIN})*)$"
 class Settings(BaseSettings):
     """What an operator may choose, each as ``GPUSQ_<NAME>`` in the environment."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        # Compose writes a variable that is not set as an empty one.
+        env_ignore_empty=True,
+    )
 
     repository: Path = Path("model_repository")
     repository_check_s: float = Field(5.0, ge=0.1, le=300)
@@ -35,7 +41,9 @@ class Settings(BaseSettings):
     grpc_port: int = Field(9000, ge=0, le=65535)
     executor: Literal["auto", "openvino", "onnxruntime", "tensorrt", "triton"] = "auto"
     cpu_concurrency: int = Field(1, ge=1, le=64)
-    triton_url: str = "127.0.0.1:8001"
+    triton_url: str = Field(
+        "127.0.0.1:8001", pattern=r"^[^\s/]+:\d+$", description="HOST:PORT, without http://"
+    )
     triton_concurrency: int = Field(16, ge=1, le=1024)
     triton_shared_memory_bytes: int = Field(0, ge=0, le=1 << 30)
     triton_check_s: float = Field(5.0, ge=0.1, le=300)
@@ -60,10 +68,14 @@ class Settings(BaseSettings):
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
     # Separated by commas.
-    cors_origins: str = Field("", pattern=ORIGINS)
+    cors_origins: str = Field(
+        "", pattern=ORIGINS, description="origins such as https://example.org, divided by commas"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
-    otlp_endpoint: str | None = Field(None, pattern=r"^https?://[^\s/]+")
+    otlp_endpoint: str | None = Field(
+        None, pattern=r"^https?://[^\s/]+", description="a URL such as http://127.0.0.1:4318"
+    )
     trace_ratio: float = Field(1.0, ge=0, le=1)
 
     @field_validator("url_hosts", mode="before")

@@ -8,7 +8,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 _SHARES: Final = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
-_LATER_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+_TIMES: Final = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
 
 
 class ShadowMetrics:
@@ -34,14 +34,14 @@ class ShadowMetrics:
             registry=registry,
             buckets=_SHARES,
         )
-        self._difference = Histogram(
-            "gpusq_shadow_latency_difference_seconds",
-            "Time in the shadow's network, less that in the network that answered.",
+        # Not the difference: a histogram of what may be negative has no sum, which readers require.
+        self._latency = Histogram(
+            "gpusq_shadow_latency_ratio",
+            "Time in the shadow's network by that in the network that answered.",
             pair,
             registry=registry,
-            buckets=(*(-later for later in reversed(_LATER_S)), 0.0, *_LATER_S),
+            buckets=_TIMES,
         )
-        # A histogram with negative buckets has no sum.
         self._seconds = Counter(
             "gpusq_shadow_infer_seconds",
             "Time in the two networks for the same pictures; side is live or shadow.",
@@ -66,6 +66,6 @@ class ShadowMetrics:
         """
         for measure, share in measures.items():
             self._agreement.labels(model, shadow, measure).observe(share)
-        self._difference.labels(model, shadow).observe(took_s[1] - took_s[0])
+        self._latency.labels(model, shadow).observe(took_s[1] / took_s[0])
         for side, seconds in zip(("live", "shadow"), took_s, strict=True):
             self._seconds.labels(model, shadow, side).inc(seconds)

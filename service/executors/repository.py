@@ -51,19 +51,47 @@ def folders(repository: Path) -> list[Path]:
     Raises:
         StartError: There is no such folder, or no model in it.
     """
-    if not repository.is_dir():
+    if not _is_folder(repository):
         raise StartError(
             f"no model repository at {repository}. Name one with --repository DIR; "
             "'gpusq compress RECIPE' writes it."
         )
     # Writers rename a folder into place last; until then its name begins with a dot.
-    found = sorted(p for p in repository.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not any((folder / CONFIG).is_file() for folder in found):
+    found = sorted(p for p in _entries(repository) if p.is_dir() and not p.name.startswith("."))
+    if not any(map(is_model, found)):
         raise StartError(
             f"{repository} holds no model. Each model is a folder with a {CONFIG}. Name another "
             "with --repository DIR; 'gpusq compress RECIPE' writes one."
         )
     return found
+
+
+def is_model(folder: Path) -> bool:
+    """Say whether a folder of a repository is a model; one that may not be looked into is."""
+    try:
+        return (folder / CONFIG).is_file()
+    except PermissionError:
+        return True
+
+
+def _is_folder(repository: Path) -> bool:
+    try:
+        return repository.is_dir()
+    except PermissionError as error:
+        raise StartError(
+            f"the model repository {repository} may not be looked at: {error.strerror}. Let the "
+            "user that runs the service read it and the folders above."
+        ) from error
+
+
+def _entries(repository: Path) -> list[Path]:
+    try:
+        return list(repository.iterdir())
+    except PermissionError as error:
+        raise StartError(
+            f"the model repository {repository} may not be read: {error.strerror}. Let the user "
+            "that runs the service read it."
+        ) from error
 
 
 def onnx_file(config: Any, version: Path) -> Path:
@@ -98,10 +126,13 @@ def read(folder: Path, pick: Pick = onnx_file) -> StoredModel:
     """
     config = _config(folder / CONFIG)
     card = _card(config)
-    version = _version(folder, config)
-    model = _model(folder.name, version, card, config)
-    path = pick(config, folder / str(version))
-    return StoredModel(replace(model, file_bytes=path.stat().st_size), path)
+    try:
+        version = _version(folder, config)
+        model = _model(folder.name, version, card, config)
+        path = pick(config, folder / str(version))
+        return StoredModel(replace(model, file_bytes=path.stat().st_size), path)
+    except OSError as error:
+        raise ModelError(f"its folder cannot be read: {error.strerror}") from error
 
 
 def describe(name: str, version: int, config: Any) -> Model:

@@ -155,6 +155,8 @@ class TritonExecutor:
         for name, why in sorted(unavailable.items()):
             if name not in self.unavailable:
                 logger.warning("model %s is unavailable: %s", name, why)
+        if down is not None and down != self.down:
+            logger.warning("%s", down)
         self.models, self.unavailable, self.down = models, unavailable, down
         self._changed()
 

@@ -55,7 +55,7 @@ class Watcher:
         """
         stamps: dict[Path, Stamps] = {}
         for folder in repository.folders(self._folder):
-            if (folder / repository.CONFIG).is_file():
+            if repository.is_model(folder):
                 stamps[folder] = stamps_of(folder)
         present = {folder.name: found for folder, found in stamps.items()}
         missing = self._seen.keys() - present.keys()
@@ -82,14 +82,20 @@ def stamps_of(folder: Path) -> Stamps:
 
 
 def _stamps(folder: Path, below: str = "") -> Iterator[Stamp]:
-    with os.scandir(folder) as entries:
+    try:
+        entries = os.scandir(folder)
+    except PermissionError:
+        # A model that cannot be loaded, which says why; the others can.
+        yield f"{below}closed", 0, 0, 0
+        return
+    with entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             try:
                 status = entry.stat()
-            except FileNotFoundError:
-                # Removed since, or a link to nowhere.
+            except (FileNotFoundError, PermissionError):
+                # Removed since, a link to nowhere, or in a folder that only lists its names.
                 continue
             name = f"{below}{entry.name}"
             yield name, status.st_mtime_ns, status.st_size, status.st_ino

@@ -63,7 +63,7 @@ class Body(Arriving):
         self._require_picture()
         return await self.whole()
 
-    async def pictures(self) -> list[bytes]:
+    async def pictures(self) -> list[bytes | GatewayError]:
         """Return the pictures that the body holds; :attr:`brought` says more of them.
 
         Raises:
@@ -91,15 +91,21 @@ class Body(Arriving):
                 Code.BAD_REQUEST, f"The form cannot be read: {error}. {_ACCEPTED}"
             ) from error
 
-    async def _fetched(self, pictures: list[Picture]) -> list[bytes]:
+    async def _fetched(self, pictures: list[Picture]) -> list[bytes | GatewayError]:
         """Return the bytes of each; those that a URL names come one after the other."""
-        found: list[bytes] = []
+        found: list[bytes | GatewayError] = []
         left = self._max_bytes
         for picture in pictures:
             data = picture.data
             if data is None:
-                data = await self._fetcher.get(picture.name or "", left)
-            if (left := left - len(data)) < 0:
+                data = await self._from_url(picture.name or "", left)
+            if isinstance(data, bytes) and (left := left - len(data)) < 0:
                 raise self.too_many("more")
             found.append(data)
         return found
+
+    async def _from_url(self, url: str, max_bytes: int) -> bytes | GatewayError:
+        try:
+            return await self._fetcher.get(url, max_bytes)
+        except GatewayError as error:
+            return error

@@ -14,6 +14,7 @@ from service.errors import Code, GatewayError
 MOST_PICTURES: Final = 16
 # Sixteen pictures need 31; the rest is for the addresses of pictures, which may hold some.
 _MOST_COMMAS: Final = 10_000
+_OF_URLS: Final = str.maketrans("-_", "+/")
 _KEYS: Final = ("image", "images", "url", "urls")
 _EXPECTED: Final = (
     'Expected a JSON object with one of "image" (a picture in base64), "images" (a list of them), '
@@ -27,11 +28,12 @@ class Picture:
 
     Args:
         name: As the sender calls it: the name of a file, or its URL.
-        data: Its bytes; None where they have yet to be fetched from ``name``.
+        data: Its bytes, or why there are none; None where they have yet to be fetched from
+            ``name``.
     """
 
     name: str | None
-    data: bytes | None
+    data: bytes | GatewayError | None
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def of_json(data: bytes) -> Brought:
     except orjson.JSONDecodeError as error:
         raise _malformed(f"what came is no JSON: {error}") from error
     if not isinstance(body, dict):
-        raise _malformed(f"got a {type(body).__name__}")
+        raise _malformed(f"got {data[:40].decode('utf-8', 'replace')}")
     if len(body) != 1 or (key := next(iter(body))) not in _KEYS:
         names = ", ".join(repr(name[:40]) for name in list(body)[:8]) or "nothing"
         raise _malformed(f"got {names}. Options such as top_k go into the query")
@@ -71,24 +73,33 @@ def of_json(data: bytes) -> Brought:
     if not isinstance(values, list) or not 1 <= len(values) <= MOST_PICTURES:
         raise _malformed(f"{key} must be a list of 1 to {MOST_PICTURES}")
     read = _encoded if key.startswith("image") else _named
-    return Brought([read(key, value) for value in values], several)
+    places = [f"{key}[{i}]" if several else key for i in range(len(values))]
+    return Brought(list(map(read, places, values)), several)
 
 
 def _encoded(key: str, value: Any) -> Picture:
-    if not isinstance(value, str):
-        raise _malformed(f"{key} must be text, got a {type(value).__name__}")
+    text = _text(key, value)
     # As browsers write it: data:image/png;base64,iVBORw0...
-    text = value.partition(",")[2] if value.startswith("data:") else value
+    text = text.partition(",")[2] if text.startswith("data:") else text
     try:
         return Picture(None, base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError):
+        # Wrapped into lines, or in the alphabet of URLs.
+        plain = "".join(text.split()).translate(_OF_URLS)
+    try:
+        return Picture(None, base64.b64decode(plain, validate=True))
     except (binascii.Error, ValueError) as error:
-        raise _malformed(f"{key} is no base64: {error}") from error
+        return Picture(None, _malformed(f"{key} is no base64: {error}"))
 
 
 def _named(key: str, value: Any) -> Picture:
+    return Picture(_text(key, value), None)
+
+
+def _text(key: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise _malformed(f"{key} must be text, got a {type(value).__name__}")
-    return Picture(value, None)
+        raise _malformed(f"{key} must be text, got {orjson.dumps(value)[:40].decode()}")
+    return value
 
 
 def _malformed(came: str) -> GatewayError:

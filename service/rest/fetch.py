@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,6 +25,7 @@ from service.waiting import within
 
 TIMEOUT_S: Final = 5.0
 _PORT: Final = 443
+_HOST: Final = re.compile(r"[^\s/*@?#]+")
 # IPv6 addresses that stand for IPv4 ones, RFC 6052; Python knows the older forms.
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 # All that is public of IPv6, RFC 4291. Python calls most of the rest global too, retired forms of
@@ -135,12 +137,16 @@ class Fetcher:
 
 def _listed(name: str) -> str:
     host, colon, port = name.partition(":")
+    if not _HOST.fullmatch(name):
+        raise StartError(
+            f"GPUSQ_URL_HOSTS: expected HOST or HOST:PORT, got {name!r}. Name each host by itself."
+        )
     try:
         # In an address of IPv6 colons mean something else.
         return name.lower() if name.isascii() else f"{_ascii(host)}{colon}{port}"
     except httpx.InvalidURL as error:
         raise StartError(
-            f"setting url_hosts: expected names of hosts, got {name!r}: {error}. Correct it."
+            f"GPUSQ_URL_HOSTS: expected names of hosts, got {name!r}: {error}. Correct it."
         ) from error
 
 

@@ -106,6 +106,10 @@ class _Parts:
                 options.get(key, b"").decode("utf-8", "replace") for key in (b"name", b"filename")
             )
             self._files.append((field, Picture(name, bytes(self._content))))
+        elif name := options.get(b"name", b"").decode("utf-8", "replace"):
+            raise FormError(
+                f"the field {name[:40]!r} is no file. Options such as model go into the query"
+            )
 
     def _end(self) -> None:
         self.complete = True

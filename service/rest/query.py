@@ -25,7 +25,7 @@ _TIMEOUT: Final[Mapping[str, Any]] = {
     "in": "header",
     "required": False,
     "description": "Seconds after which the client no longer waits.",
-    "schema": {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "null"}]},
+    "schema": {"type": "number", "exclusiveMinimum": 0},
 }
 
 

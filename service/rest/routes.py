@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
-from typing import Annotated
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import PlainTextResponse
+from fastapi.routing import APIRoute
 
 from service.cards import ModelsAnswer, Readiness
 from service.gateway import Gateway
@@ -19,7 +21,18 @@ from service.rest.query import described
 from service.settings import Settings
 from service.tasks import classify, detect, segment
 
+
+class _Direct(APIRoute):
+    """A route whose function reads the request and makes the response itself."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the function: FastAPI has nothing to find out for it."""
+        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return handler
+
+
 router = APIRouter()
+asked = APIRouter(route_class=_Direct)
 
 
 # Not a coroutine, a dependency would be called in another thread.
@@ -37,7 +50,7 @@ GatewayDep = Annotated[Gateway, Depends(_gateway)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 
 
-@router.post(
+@asked.post(
     "/v1/classify",
     tags=["inference"],
     summary="Say what a picture shows",
@@ -59,7 +72,7 @@ async def classify_picture(request: Request) -> Response:
     return asking.respond(await asking.answer(classify.TASK, options, ClassifyAnswer.of))
 
 
-@router.post(
+@asked.post(
     "/v1/detect",
     tags=["inference"],
     summary="Find things in a picture",
@@ -80,7 +93,7 @@ async def detect_in_picture(request: Request) -> Response:
     return asking.respond(await asking.answer(detect.TASK, options, DetectAnswer.of))
 
 
-@router.post(
+@asked.post(
     "/v1/segment",
     tags=["inference"],
     summary="Say what each pixel of a picture shows",
@@ -106,6 +119,9 @@ async def segment_picture(request: Request) -> Response:
     if isinstance(found, SegmentAnswer) and found.class_map and wants_png:
         return asking.raw(base64.b64decode(found.class_map), accepts.PNG)
     return asking.respond(found)
+
+
+router.include_router(asked)
 
 
 @router.get("/v1/models", tags=["inference"], summary="List the models")

@@ -63,7 +63,6 @@ PICTURE_BODY: Final = {
                         "description": "Several pictures, instead of `image`; answered by a list.",
                     },
                 },
-                "oneOf": [{"required": ["image"]}, {"required": ["images"]}],
             }
         },
         "application/json": {"schema": {"oneOf": [_only("image"), _only("images")]}},

@@ -102,8 +102,34 @@ def test_a_wrong_setting_is_said(fails, monkeypatch, name: str, value: str):
 
     line = fails()
 
-    assert name.lower() in line
+    assert f"GPUSQ_{name}" in line
     assert value in line
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("TRITON_URL", "http://127.0.0.1:8001", "expected HOST:PORT, without http://, got"),
+        ("OTLP_ENDPOINT", "localhost", "expected a URL such as http://127.0.0.1:4318, got"),
+        ("DEADLINE_S", "soon", "GPUSQ_DEADLINE_S: Input should be a valid number"),
+        ("URL_HOSTS", "https://a.b/c", "GPUSQ_URL_HOSTS: expected HOST or HOST:PORT, got"),
+        ("URL_HOSTS", "*", "GPUSQ_URL_HOSTS: expected HOST or HOST:PORT, got"),
+        ("GRPC_PORT", "18777", "HTTP and gRPC cannot both listen at port 18777"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named_as_it_was_written(
+    fails, monkeypatch, repository: Path, name: str, value: str, said: str
+):
+    monkeypatch.setenv(f"GPUSQ_{name}", value)
+
+    assert said in fails("--repository", repository, "--port", 18777)
+
+
+def test_a_variable_that_is_empty_is_not_set(monkeypatch):
+    monkeypatch.setenv("GPUSQ_API_KEYS", "")
+    monkeypatch.setenv("GPUSQ_HOST", "")
+
+    assert (Settings().api_keys, Settings().host) == (None, "127.0.0.1")
 
 
 def test_a_variable_that_is_no_setting_is_warned_of(fails, monkeypatch, caplog, tmp_path: Path):

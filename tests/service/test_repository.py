@@ -1,10 +1,13 @@
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from contract.card import PARAMETER
-from service.errors import ModelError
-from service.executors import repository
+from service.errors import ModelError, StartError
+from service.executors import choice, repository
+from service.settings import Settings
 from tests import bundles
 
 
@@ -91,3 +94,29 @@ def test_a_folder_without_a_version_is_refused(folder: Path):
 
     with pytest.raises(ModelError, match="no version"):
         repository.read(folder)
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[Path]:
+    """Return a repository of two models, of which one may not be looked into."""
+    bundles.write_model(tmp_path, "colours")
+    shut = bundles.write_model(tmp_path, "shut")
+    shut.chmod(0)
+    if os.access(shut, os.R_OK):
+        shut.chmod(0o755)
+        pytest.skip("nothing is closed to this user")
+    yield tmp_path
+    shut.chmod(0o755)
+
+
+def test_a_folder_that_may_not_be_read_is_a_model_that_is_unavailable(closed: Path):
+    executor = choice.load(Settings(repository=closed, executor="onnxruntime"))
+
+    assert executor.models.keys() == {"colours"}
+    assert "Permission denied" in executor.unavailable["shut"]
+    executor.close()
+
+
+def test_a_repository_that_may_not_be_read_is_said_so(closed: Path):
+    with pytest.raises(StartError, match=r"may not be looked at: Permission denied. Let the user"):
+        repository.folders(closed / "shut" / "inside")

@@ -49,16 +49,16 @@ def test_a_picture_in_json_is_answered_as_the_picture_itself(
     ("content", "said"),
     [
         (b"{", "no JSON"),
-        (b"[]", "got a list"),
+        (b"[]", "got []"),
         (b"{}", "got nothing"),
         (b'{"picture": ""}', "got 'picture'"),
         (b'{"image": "", "top_k": 3}', "Options such as top_k go into the query"),
-        (b'{"image": 3}', "image must be text, got a int"),
+        (b'{"image": 3}', "image must be text, got 3"),
         (b'{"image": "a"}', "no base64"),
         (b'{"images": "a"}', "a list of 1 to 16"),
         (b'{"images": []}', "a list of 1 to 16"),
-        (b'{"images": [1]}', "images must be text"),
-        (b'{"urls": [1]}', "urls must be text"),
+        (b'{"images": [1]}', "images[0] must be text, got 1"),
+        (b'{"urls": [1]}', "urls[0] must be text, got 1"),
         (b"[" * 5000, "no JSON"),
         (b'{"images": [' + b"[]," * 10_001 + b"[]]}", "thousands of values"),
         (b'{"images": [' + b"{}," * 10_001 + b"{}]}", "thousands of values"),
@@ -129,3 +129,35 @@ def test_urls_are_refused_unless_an_operator_names_hosts(client: httpx.Client):
     body = problem(ask(client, {"url": "https://127.0.0.1/a.jpg"}), 422, "invalid_argument")
 
     assert "not fetched from URLs here" in body["detail"]
+
+
+def test_base64_in_lines_or_in_the_alphabet_of_urls_is_taken_too(
+    client: httpx.Client, red_jpeg: bytes
+):
+    wrapped = base64.encodebytes(red_jpeg).decode("ascii")
+    of_urls = base64.urlsafe_b64encode(red_jpeg).decode("ascii")
+
+    assert label(ask(client, {"image": wrapped})) == "red"
+    assert label(ask(client, {"image": of_urls})) == "red"
+
+
+def test_one_of_several_that_is_no_base64_or_cannot_be_fetched_has_its_own_problem(
+    client: httpx.Client, red_jpeg: bytes
+):
+    first, second = ask(client, {"images": [text(red_jpeg), "?"]}).json()["answers"]
+    assert first["answer"]["predictions"][0]["label"] == "red"
+    assert second["problem"]["code"] == "bad_request"
+    assert "images[1] is no base64" in second["problem"]["detail"]
+
+    [refused] = ask(client, {"urls": ["https://127.0.0.1/a.jpg"]}).json()["answers"]
+    assert refused["name"] == "https://127.0.0.1/a.jpg"
+    assert refused["problem"]["code"] == "invalid_argument"
+
+
+def test_a_field_of_a_form_that_is_no_file_is_told_where_options_go(
+    client: httpx.Client, red_jpeg: bytes
+):
+    answer = client.post("/v1/classify", files={"image": red_jpeg}, data={"top_k": "1"})
+
+    detail = problem(answer, 400, "bad_request")["detail"]
+    assert "the field 'top_k' is no file. Options such as model go into the query" in detail

@@ -197,6 +197,11 @@ def test_what_the_file_asks_for_and_cannot_be_done_is_said_once(
     with pytest.raises(GatewayError, match="several tasks") as caught:
         gateway.catalogue.target("classify", gateway.catalogue.real("mix", "classify"))
     assert caught.value.code is Code.MODEL_UNAVAILABLE
+    with pytest.raises(
+        GatewayError, match=r"alias 'gone' stands for 'nobody' \(no model\)"
+    ) as caught:
+        gateway.catalogue.target("classify", gateway.catalogue.real("gone", "classify"))
+    assert caught.value.code is Code.MODEL_UNAVAILABLE
     gateway.close()
 
 

@@ -99,7 +99,7 @@ def test_the_same_picture_goes_to_the_shadow_and_the_answers_are_compared(
                 shown(gateway, "gpusq_shadow_agreement_sum", measure="top1", **pair) == 3 * agrees
             )
             assert shown(gateway, "gpusq_shadow_agreement_count", measure="top1", **pair) == 3
-            name = "gpusq_shadow_latency_difference_seconds"
+            name = "gpusq_shadow_latency_ratio"
             assert shown(gateway, f"{name}_count", **pair) == 3
             for side in ("live", "shadow"):
                 assert shown(gateway, "gpusq_shadow_infer_seconds_total", side=side, **pair) > 0
