@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 from compress import bench_command, predict_command
@@ -186,6 +187,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Make Vision Transformers (DeiT, Swin and others) 2:4 or 4:8 sparse and INT8, "
         "INT4 or FP8, and serve them.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"gpusq-vit {metadata.version('gpusq-vit')}"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     adders = (

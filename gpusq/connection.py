@@ -78,7 +78,13 @@ def policy(timeout_s: float, retries: int) -> Policy:
 def request(
     client: httpx.Client | httpx.AsyncClient, call: Call[object], step: Send
 ) -> httpx.Request:
-    """Return one attempt as httpx has it."""
+    """Return one attempt as httpx has it.
+
+    Raises:
+        ArgumentError: The client is closed.
+    """
+    if client.is_closed:
+        raise ArgumentError("This client is closed. Ask before that, or make a new one.")
     return client.build_request(
         call.method,
         call.path,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from gpusq import pictures, reading, table
-from gpusq.answers import Alias, Model, Models, PictureAnswer
+from gpusq.answers import Alias, Limits, Model, Models, PictureAnswer
 from gpusq.client import Client
 from gpusq.connection import DEFAULT_URL
 from gpusq.drawn_files import SUFFIX, DrawnFiles
@@ -27,6 +27,7 @@ from gpusq.errors import (
 
 TASKS: Final = ("classify", "detect", "segment")
 AUTO: Final = "auto"
+_NO_MODELS: Final = Models((), Limits(0, 0))
 _KINDS: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 
@@ -62,9 +63,6 @@ def run(order: Order) -> int:
 
     Returns:
         0, 1 where something failed, or 2 where the order makes no sense.
-
-    Raises:
-        OSError: The folder for drawn pictures cannot be made.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Labels are in any script, terminals perhaps not.
@@ -75,18 +73,21 @@ def run(order: Order) -> int:
         with Client(url, key, timeout_s=order.timeout_s) as client:
             return _Asking(order, client, sys.stdout).all()
     except ArgumentError as error:
-        _complain(str(error))
+        _complain(_said(error))
         return 2
     except ConnectionFailedError as error:
-        _complain(f"{error} --url or GPUSQ_URL says where it is.")
+        _complain(f"{_said(error)} --url or GPUSQ_URL says where it is.")
         return 1
     except GpusqError as error:
-        _complain(str(error))
+        _complain(_said(error))
         return 1
     except BrokenPipeError:
         # Whoever read it has enough. Python would write what is left at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        _complain(f"{error.filename}: {error.strerror}. Name another file or folder.")
+        return 2
 
 
 class _Asking:
@@ -94,7 +95,9 @@ class _Asking:
 
     def __init__(self, order: Order, client: Client, out: TextIO) -> None:
         self._order, self._client, self._out = order, client, out
-        models = client.models()
+        # A key may be for pictures alone: what is named in full needs nothing else.
+        named = order.task != AUTO and not (order.draw and order.task == "detect")
+        models = _NO_MODELS if named else client.models()
         self._task = _task(order, models)
         self._options = _options(order, self._task, models)
         self._drawn: DrawnFiles | None = None
@@ -120,7 +123,7 @@ class _Asking:
             if self._order.json:
                 self._say(json.dumps({"name": name, "problem": _problem(error)}))
             # That a file cannot be read names it.
-            said = str(error) if isinstance(error, PictureError) else f"{name}: {error}"
+            said = str(error) if isinstance(error, PictureError) else f"{name}: {_said(error)}"
             _complain(said)
             return False
         if self._order.json:
@@ -135,7 +138,8 @@ class _Asking:
         try:
             target = drawn.save(drawing.draw(data, answer), path)
         except (GpusqError, OSError) as error:
-            _complain(f"{path}: it is not drawn: {error}")
+            why = error.strerror if isinstance(error, OSError) else error
+            _complain(f"{path}: it is not drawn: {why}")
             return False
         if not self._order.json:
             self._say(f"  drawn: {table.printable(str(target))}")
@@ -231,6 +235,11 @@ def _problem(error: GpusqError) -> dict[str, Any]:
         said: dict[str, Any] = reading.plain(error.problem)
         return said
     return {"code": error.code, "detail": str(error)}
+
+
+def _said(error: GpusqError) -> str:
+    """Say an error of the client in the words of the command."""
+    return str(error).replace("base_url", "--url").replace("timeout_s", "--timeout")
 
 
 def _complain(line: str) -> None:

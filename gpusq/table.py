@@ -16,7 +16,11 @@ _UNSEEN: Final = "not seen"
 
 def text(name: str, answer: PictureAnswer) -> str:
     """Return one line about a picture, and a table of what the network says of it."""
-    width, height, total_ms = answer.image.width, answer.image.height, answer.timings_ms["total"]
+    width, height, total_ms = (
+        answer.image.width,
+        answer.image.height,
+        answer.timings_ms.get("total", 0.0),
+    )
     by = f"{printable(answer.model)} {answer.version}"
     lines = [f"{printable(name)}: {width} x {height}, {by}, {total_ms:.1f} ms"]
     header, *rows = _rows(answer)

@@ -256,3 +256,11 @@ def test_run_lengths_that_do_not_fill_the_picture_are_refused():
 def test_every_public_name_is_there_and_explained():
     for name in gpusq.__all__:
         assert getattr(gpusq, name).__doc__, name
+
+
+def test_a_client_that_is_closed_says_so(url: str):
+    client = gpusq.Client(url)
+    client.close()
+
+    with pytest.raises(gpusq.ArgumentError, match="This client is closed"):
+        client.ready()

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -187,7 +188,7 @@ def test_boxes_are_drawn_where_a_model_has_no_masks(predict: Predict, photos: Pa
         (("--timeout", "soon"), "expected seconds above 0, got 'soon'"),
         (("--task", "detect", "--top-k", "3"), "--top-k is for --task classify, this is detect"),
         (("--min-score", "0.5"), "--min-score is for --task detect, this is classify"),
-        (("--url", "ftp://x"), "base_url: expected"),
+        (("--url", "ftp://x"), "--url: expected"),
         (("--draw", __file__), "File exists"),
     ],
 )
@@ -279,3 +280,33 @@ def test_help_has_an_example():
 
     assert "gpusq predict photo.jpg" in shown
     assert "GPUSQ_API_KEY" in shown
+
+
+def test_what_is_named_in_full_asks_nothing_but_the_picture(photos: Path, capsys):
+    with running() as script:
+        arguments = ("--task", "classify", "--model", "deit-tiny", "--url", script.url)
+        assert main(["predict", str(photos / "scene.png"), *arguments]) == 0
+    assert [came.target for came in script.came] == ["/v1/classify?model=deit-tiny"]
+    assert "tabby" in capsys.readouterr().out
+
+
+def test_a_folder_for_drawings_that_is_a_file_is_said_plainly(predict: Predict, photos: Path):
+    code, _, err = predict(photos / "scene.png", "--draw", photos / "notes.txt")
+
+    assert code == 2
+    assert err == [f"gpusq: {photos}/notes.txt: File exists. Name another file or folder."]
+
+
+def test_an_address_that_is_none_is_called_what_the_command_calls_it(predict: Predict, photos):
+    code, _, err = predict(photos, "--url", "localhost")
+
+    assert code == 2
+    assert err[0].startswith("gpusq: --url: expected 'http://127.0.0.1:8000' or the like")
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"gpusq-vit {metadata.version('gpusq-vit')}\n"
