@@ -56,7 +56,7 @@ fix: $(VENV)/.dev  ## Format and mend what can be mended automatically.
 
 test-system: $(VENV)/.system  ## Run the slow tests, and those against a real Triton and a real browser.
 	$(BIN)/python -m pytest -m slow
-	GPUSQ_TEST_EXAMPLES=1000 $(BIN)/python -m pytest tests/service/test_openapi.py tests/service/test_oip_binary.py
+	GPUSQ_TEST_EXAMPLES=1000 $(BIN)/python -m pytest tests/service/test_openapi.py tests/service/test_oip_binary.py tests/contract/test_any_bytes.py
 	$(BIN)/python -m pytest -m 'triton or browser' tests/system
 
 $(VENV)-plan/.plan: pyproject.toml constraints.txt
