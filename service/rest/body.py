@@ -69,14 +69,25 @@ class Body(Arriving):
         Raises:
             GatewayError: Too many bytes, or a body without a picture.
         """
+        self._require_plain()
         data = await self.whole()
         large = len(data) > _LARGE_BYTES
         found = await asyncio.to_thread(self._parse, data) if large else self._parse(data)
         self.brought = found
         return await self._fetched(found.pictures)
 
+    def _require_plain(self) -> None:
+        coding = self._request.headers.get("content-encoding", "identity")
+        if coding != "identity":
+            raise GatewayError(
+                Code.UNSUPPORTED_MEDIA,
+                f"Expected the body as it is, got it with Content-Encoding {coding[:40]!r}. "
+                "Pictures gain nothing by it: send it plain.",
+            )
+
     def _require_picture(self) -> None:
         kind = self._kind
+        self._require_plain()
         if not kind.startswith("image/") and kind != "application/octet-stream":
             came = f"got {kind!r}" if kind else "got no Content-Type"
             raise GatewayError(Code.UNSUPPORTED_MEDIA, f"Expected a picture, {came}. {_ACCEPTED}")

@@ -86,7 +86,7 @@ class Fetcher:
         except asyncio.TimeoutError as error:
             raise _failed(place, f"it did not come within {TIMEOUT_S:g} s") from error
         except (httpx.HTTPError, OSError, UnicodeError) as error:
-            raise _failed(place, f"{type(error).__name__}") from error
+            raise _failed(place, _why(error)) from error
 
     def _place(self, url: str) -> _Place:
         if not self._hosts:
@@ -208,6 +208,14 @@ def _meant(address: Address) -> Address:
         return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
     teredo = address.teredo[1] if address.teredo else None
     return address.ipv4_mapped or address.sixtofour or teredo or address
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, socket.gaierror):
+        return "no address is known for it"
+    # What httpx says of a certificate is OpenSSL's own sentence.
+    said = str(error)
+    return "its certificate is not trusted" if "CERTIFICATE" in said else type(error).__name__
 
 
 def _refused(why: str) -> GatewayError:

@@ -160,6 +160,8 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
     phrase = HTTPStatus(error.status_code).phrase
     code = phrase.lower().replace(" ", "_").replace("-", "_")
     detail = f"{request.method} {request.scope['path']}: {error.detail}. See /docs."
+    if allowed := (error.headers or {}).get("Allow", (error.headers or {}).get("allow")):
+        detail = f"Expected {allowed} at {request.scope['path']}, got {request.method}. See /docs."
     if error.status_code == HTTPStatus.NOT_FOUND and (path := _without_slash(request)):
         detail = f"There is no {request.scope['path']}: ask {path}, without the slash at the end."
     headers = dict(error.headers or {})

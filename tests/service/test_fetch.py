@@ -131,6 +131,7 @@ def test_a_certificate_of_another_name_is_not_accepted(server, authority):
 
     error = refusal(other, f"https://other.test:{server.server_port}/picture.jpg")
     assert error.code is Code.FETCH_FAILED
+    assert "its certificate is not trusted" in error.detail
     assert server.asked == []
 
 
@@ -194,6 +195,7 @@ def test_the_certificates_of_the_system_are_read_once_and_not_by_a_request(serve
     monkeypatch.setattr(ssl, "create_default_context", read_again)
     error = refusal(distrustful, f"https://{NAME}:{server.server_port}/picture.jpg")
     assert error.code is Code.FETCH_FAILED
+    assert "its certificate is not trusted" in error.detail
     assert server.asked == []
 
 

@@ -161,3 +161,17 @@ def test_a_field_of_a_form_that_is_no_file_is_told_where_options_go(
 
     detail = problem(answer, 400, "bad_request")["detail"]
     assert "the field 'top_k' is no file. Options such as model go into the query" in detail
+
+
+def test_a_compressed_body_is_told_to_come_plain(client: httpx.Client, red_jpeg: bytes):
+    headers = {"Content-Type": "image/jpeg", "Content-Encoding": "gzip"}
+    answer = client.post("/v1/classify", content=red_jpeg, headers=headers)
+
+    detail = problem(answer, 415, "unsupported_media")["detail"]
+    assert "got it with Content-Encoding 'gzip'" in detail
+
+
+def test_another_method_is_told_the_right_one(client: httpx.Client):
+    detail = problem(client.get("/v1/classify"), 405, "method_not_allowed")["detail"]
+
+    assert detail == "Expected POST at /v1/classify, got GET. See /docs."
