@@ -181,6 +181,14 @@ def _count_networks(arguments: argparse.Namespace) -> None:
         arguments.json.write_text(table.json(), encoding="utf-8")
 
 
+def _version() -> str:
+    try:
+        return metadata.version("gpusq-vit")
+    except metadata.PackageNotFoundError:
+        # Run from a copy of the tree, as on a Jetson.
+        return "not installed"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gpusq",
@@ -188,9 +196,7 @@ def _parser() -> argparse.ArgumentParser:
         "INT4 or FP8, and serve them.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--version", action="version", version=f"gpusq-vit {metadata.version('gpusq-vit')}"
-    )
+    parser.add_argument("--version", action="version", version=f"gpusq-vit {_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     adders = (
         *(_add_compress, _add_ablate, _add_evaluate, _add_publish),

@@ -86,6 +86,8 @@ def run(order: Order) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
+        if error.filename is None:
+            raise
         _complain(f"{error.filename}: {error.strerror}. Name another file or folder.")
         return 2
 
@@ -138,7 +140,7 @@ class _Asking:
         try:
             target = drawn.save(drawing.draw(data, answer), path)
         except (GpusqError, OSError) as error:
-            why = error.strerror if isinstance(error, OSError) else error
+            why = (isinstance(error, OSError) and error.strerror) or error
             _complain(f"{path}: it is not drawn: {why}")
             return False
         if not self._order.json:

@@ -15,6 +15,8 @@ _BITS: Final = 5
 _MORE: Final = 32
 _SIGN: Final = 16
 _ZERO: Final = ord("0")
+# No picture has a run that is longer.
+_MOST_BITS: Final = 40
 
 
 def mask(counts: str, size: tuple[int, int]) -> Image.Image:
@@ -25,7 +27,7 @@ def mask(counts: str, size: tuple[int, int]) -> Image.Image:
         size: Height and width.
 
     Raises:
-        AnswerError: The run lengths do not fill the picture.
+        AnswerError: They are no run lengths, or do not fill the picture.
     """
     from PIL import Image  # noqa: PLC0415
 
@@ -52,6 +54,11 @@ def _lengths(counts: str) -> Iterator[int]:
         bits = ord(character) - _ZERO
         number |= (bits & (_MORE - 1)) << shift
         shift += _BITS
+        if shift > _MOST_BITS:
+            raise AnswerError(
+                "Expected lengths of runs in a picture, got one of over a million million pixels. "
+                "Does another version of the service answer?"
+            )
         if bits & _MORE:
             continue
         if bits & _SIGN:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import gpusq
-from gpusq import calls, reading
+from gpusq import calls, reading, rle
 
 AREA = {"label_id": "3", "label": "sky", "index": 2, "area_px": 12, "share": 1}
 SEGMENT: dict[str, Any] = {
@@ -91,3 +91,8 @@ def test_timings_of_a_refusal_that_are_no_numbers_are_left_out():
 
     assert ours
     assert (found.code, found.timings_ms) == ("overloaded", {})
+
+
+def test_a_run_that_no_picture_has_is_refused_at_once():
+    with pytest.raises(gpusq.AnswerError, match="over a million million pixels"):
+        rle.mask("o" * 100_000, (10, 10))
