@@ -4,63 +4,17 @@ import asyncio
 import re
 import threading
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 import pytest
 
-from service.answer import Answer, Source
+from service.answer import Source
 from service.errors import Code, GatewayError, ModelError, WrongTaskError
 from service.gateway import Gateway
 from service.settings import Settings
 from service.tasks import classify, detect
-from service.tasks.classify import Prediction
 from service.tasks.task import Asked, Outputs, Task
 from tests.service.fakes import FakeExecutor
-
-
-def run(
-    scenario: Callable[[Gateway, FakeExecutor], Coroutine[Any, Any, None]],
-    executor: FakeExecutor | None = None,
-    **settings: Any,
-) -> Gateway:
-    """Run a scenario in an event loop of its own."""
-    executor = executor or FakeExecutor()
-    gateway = Gateway(executor, Settings(**{"decode_threads": 1, **settings}))
-
-    async def inside() -> None:
-        await scenario(gateway, executor)
-
-    try:
-        asyncio.run(inside())
-    finally:
-        gateway.close()
-    assert executor.closed
-    return gateway
-
-
-def sends(data: bytes) -> Source[bytes]:
-    async def read() -> bytes:
-        return data
-
-    return Source(read, len(data))
-
-
-async def classified(
-    gateway: Gateway, model: str | None, source: Source[bytes], top_k: int = 5
-) -> Answer[list[Prediction]]:
-    return await gateway.answer(classify.TASK, model, source, classify.Options(top_k))
-
-
-async def code_of(answer: Coroutine[Any, Any, Any]) -> Code:
-    with pytest.raises(GatewayError) as caught:
-        await answer
-    return caught.value.code
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - what is waited for has no event
-        await asyncio.sleep(0.001)
+from tests.service.scenario import classified, code_of, run, sends, until
 
 
 def counted(gateway: Gateway, outcome: str, model: str = "colours") -> bool:

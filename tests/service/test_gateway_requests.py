@@ -17,7 +17,7 @@ from service.ledger import Ledger
 from service.tasks import classify
 from tests.contract.pictures import encoded
 from tests.service.fakes import FakeExecutor
-from tests.service.test_gateway import classified, code_of, run, sends, until
+from tests.service.scenario import classified, code_of, run, sends, until
 
 
 def brings(what: Any) -> Source[Any]:

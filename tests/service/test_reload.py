@@ -3,107 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import dataclasses
 import gc
 import logging
 import shutil
-import threading
-import time
 import weakref
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 
-from compress.plan.repository import publish
-from contract import labels
-from service.answer import Answer, Source
-from service.app import create_app
+from service.answer import Source
 from service.cards import ModelsAnswer
-from service.errors import Code, GatewayError, ModelError, VersionGoneError
+from service.errors import Code, GatewayError, VersionGoneError
 from service.executors import choice
-from service.executors.embedded import EmbeddedExecutor
-from service.executors.executor import Images, Judge, Outputs
-from service.executors.loading import Network
 from service.gateway import Gateway
 from service.settings import Settings
 from service.tasks import classify
-from service.tasks.classify import Prediction
 from tests import bundles
-from tests.conftest import Serve
-from tests.service.asking import label, post
-from tests.service.fakes import FakeExecutor
-from tests.standin.standin import Install
-
-pytest_plugins = ["tests.standin.fixtures"]
-
-CHECK_S = 0.03
-DRAIN_S = 0.06
-BLACK = np.zeros((1, bundles.SIZE_PX, bundles.SIZE_PX, 3), np.uint8)
+from tests.service.following import BLACK, following, looks, released, version
+from tests.service.scenario import classified, sends, until
 
 
 @pytest.fixture(params=sorted(choice.RUNTIMES))
 def runtime(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-def released(tmp_path: Path, number: int, name: str = "colours", size_px: int = 8) -> None:
-    """Publish a version whose labels say which one it is."""
-    card = bundles.colour_card(size_px=size_px)
-    named = labels.inline([f"{colour} {number}" for colour in bundles.COLOURS])
-    graph = bundles.colour_graph(size_px=size_px)
-    bundle = tmp_path / f"bundle-{name}-{number}"
-    bundles.write_bundle(bundle, graph, dataclasses.replace(card, labels=named))
-    publish(bundle, tmp_path / "models", name)
-
-
-@contextlib.asynccontextmanager
-async def following(
-    repository: Path,
-    compile_network: Callable[[Path], Network] | None = None,
-    drain_s: float = DRAIN_S,
-) -> AsyncIterator[tuple[Gateway, EmbeddedExecutor]]:
-    make = compile_network or choice.RUNTIMES["onnxruntime"]()
-    executor = EmbeddedExecutor("test", make, repository, check_s=CHECK_S, drain_s=drain_s)
-    gateway = Gateway(executor, Settings(decode_threads=1, deadline_s=30))
-    watching = asyncio.create_task(gateway.watch())
-    try:
-        yield gateway, executor
-    finally:
-        watching.cancel()
-        await asyncio.wait([watching])
-        gateway.close()
-        assert watching.cancelled()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    end_s = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end_s, "it did not come to pass"
-        await asyncio.sleep(0.01)
-
-
-async def looks(count: int = 4) -> None:
-    """Let the executor look at its repository some times."""
-    await asyncio.sleep(count * CHECK_S * 1.5)
-
-
-def sends(data: bytes) -> Source[bytes]:
-    async def read() -> bytes:
-        return data
-
-    return Source(read, len(data))
-
-
-async def classified(gateway: Gateway, data: bytes) -> Answer[list[Prediction]]:
-    return await gateway.answer(classify.TASK, "colours", sends(data), classify.Options(1))
-
-
-def version(gateway: Gateway, name: str = "colours") -> int:
-    return gateway.models[name].version if name in gateway.models else 0
 
 
 def test_versions_replaced_under_load_lose_no_request_and_leave_no_network(
@@ -114,7 +37,7 @@ def test_versions_replaced_under_load_lose_no_request_and_leave_no_network(
     async def ask(gateway: Gateway, stop: asyncio.Event) -> list[int]:
         versions = []
         while not stop.is_set():
-            answer = await classified(gateway, red_jpeg)
+            answer = await classified(gateway, "colours", sends(red_jpeg))
             # The network and the names are those of the same version.
             assert answer.result[0].label == f"red {answer.version}"
             versions.append(answer.version)
@@ -133,7 +56,7 @@ def test_versions_replaced_under_load_lose_no_request_and_leave_no_network(
             stop.set()
             for versions in await asyncio.gather(*asking):
                 assert versions == sorted(versions)
-            assert (await classified(gateway, red_jpeg)).version == 6
+            assert (await classified(gateway, "colours", sends(red_jpeg))).version == 6
             await until(lambda: gc.collect() >= 0 and not any(one() for one in networks))
 
     asyncio.run(scenario())
@@ -221,7 +144,7 @@ def test_models_come_and_go_with_their_folders(tmp_path: Path):
 
             assert (list(gateway.models), gateway.default) == (["more"], "more")
             with pytest.raises(GatewayError) as caught:
-                await classified(gateway, b"")
+                await classified(gateway, "colours", sends(b""))
             assert caught.value.code is Code.UNKNOWN_MODEL
 
     asyncio.run(scenario())
@@ -245,7 +168,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one_and_says_so_once(
             [described] = ModelsAnswer.of(gateway, Settings()).models
             assert (described.state, described.version) == ("ready", 1)
             assert described.behind == gateway.catalogue.behind["colours"]
-            assert (await classified(gateway, red_jpeg)).version == 1
+            assert (await classified(gateway, "colours", sends(red_jpeg))).version == 1
             assert b'gpusq_model_behind{model="colours"} 1.0' in gateway.metrics.render()
 
             released(tmp_path, 3)
@@ -311,7 +234,7 @@ def test_a_repository_that_is_away_for_a_while_unloads_nothing(
             if empty:
                 models.mkdir()
             await looks()
-            assert (await classified(gateway, red_jpeg)).version == 1
+            assert (await classified(gateway, "colours", sends(red_jpeg))).version == 1
             if empty:
                 models.rmdir()
             away.rename(models)
@@ -364,146 +287,3 @@ def test_what_a_killed_publisher_leaves_behind_changes_nothing(tmp_path: Path):
             await until(lambda: version(gateway) == 2)
 
     asyncio.run(scenario())
-
-
-class Frail:
-    """A real network that fails on demand, as one on a GPU may."""
-
-    def __init__(self, path: Path) -> None:
-        self._real = choice.RUNTIMES["onnxruntime"]()(path)
-        self.inputs, self.outputs = self._real.inputs, self._real.outputs
-        self.error: ModelError | None = None
-        self.runs = 0
-
-    def run(self, images: Images) -> Outputs:
-        self.runs += 1
-        if self.error is not None:
-            raise self.error
-        return self._real.run(images)
-
-    def close(self) -> None:
-        self._real.close()
-
-
-def test_a_network_that_begins_to_fail_is_unavailable_until_it_answers_again(
-    tmp_path: Path, red_jpeg: bytes
-):
-    released(tmp_path, 1)
-
-    async def scenario() -> None:
-        async with following(tmp_path / "models", Frail) as (gateway, executor):
-            network = executor._shelf.loaded["colours"].network
-            assert isinstance(network, Frail)
-            network.error = ModelError("the GPU has fallen off the bus")
-            with pytest.raises(GatewayError) as caught:
-                await classified(gateway, red_jpeg)
-            assert caught.value.code is Code.INTERNAL
-
-            await until(lambda: gateway.unavailable)
-            assert gateway.unavailable == {"colours": "the GPU has fallen off the bus"}
-            with pytest.raises(GatewayError) as caught:
-                await classified(gateway, red_jpeg)
-            assert caught.value.code is Code.MODEL_UNAVAILABLE
-
-            network.error = None
-            await until(lambda: gateway.models)
-            assert (await classified(gateway, red_jpeg)).version == 1
-
-    asyncio.run(scenario())
-
-
-def test_a_network_that_nobody_asks_proves_itself_and_one_that_is_asked_need_not(
-    tmp_path: Path, red_jpeg: bytes
-):
-    released(tmp_path, 1)
-
-    async def scenario() -> None:
-        async with following(tmp_path / "models", Frail) as (gateway, executor):
-            network = executor._shelf.loaded["colours"].network
-            assert isinstance(network, Frail)
-            await until(lambda: network.runs >= 3)
-
-            network.error = ModelError("nobody noticed")
-            await until(lambda: gateway.unavailable)
-            network.error = None
-            await until(lambda: gateway.models)
-
-            # Long, so that a busy test machine does not count as a time without requests.
-            executor._proofs._check_s = 0.3
-            await classified(gateway, red_jpeg)
-            before, asked, end_s = network.runs, 0, time.monotonic() + 0.5
-            while time.monotonic() < end_s:
-                await classified(gateway, red_jpeg)
-                asked += 1
-            assert network.runs == before + asked
-
-    asyncio.run(scenario())
-
-
-def test_a_defect_in_following_is_said_at_once_and_stops_no_answer(
-    serve: Serve, red_jpeg: bytes, caplog: pytest.LogCaptureFixture
-):
-    class Defective(FakeExecutor):
-        async def watch(self, changed: Callable[[], None], judge: Judge) -> None:
-            raise ZeroDivisionError
-
-    with serve(create_app(Settings(deadline_s=30), Defective())) as client:
-        assert label(post(client, red_jpeg)) == "red"
-        assert "changes are no longer noticed; restart the service" in caplog.text
-
-
-def test_networks_that_hang_are_said_to_be_down_until_they_answer(tmp_path: Path):
-    released(tmp_path, 1)
-    release = threading.Event()
-
-    class Slow(Frail):
-        def run(self, images: Images) -> Outputs:
-            if self.runs:
-                release.wait(10)
-            return super().run(images)
-
-    async def scenario() -> None:
-        async with following(tmp_path / "models", Slow) as (gateway, executor):
-            executor._proofs._hung_s = 0.1
-            await until(lambda: executor.down)
-            assert not gateway.models
-            with pytest.raises(GatewayError, match="have not answered") as caught:
-                await classified(gateway, b"")
-            assert caught.value.code is Code.EXECUTOR_UNAVAILABLE
-
-            release.set()
-            await until(lambda: gateway.models)
-            assert executor.down is None
-
-    asyncio.run(scenario())
-
-
-def test_a_plan_that_was_replaced_leaves_nothing_on_the_gpu(install: Install, tmp_path: Path):
-    here = install("10.3.0")
-    folder = bundles.write_model(tmp_path, "colours")
-    (folder / "1" / "model.onnx").unlink()
-    (folder / "1" / "model.plan").write_bytes(here.plan(bundles.colour_graph()))
-    settings = Settings(
-        repository=tmp_path, executor="tensorrt", repository_check_s=0.1, deadline_s=0.1
-    )
-
-    async def scenario() -> None:
-        executor = choice.load(settings)
-        watching = asyncio.create_task(executor.watch(lambda: None, lambda _: None))
-        held = here.gpu.held()
-        shutil.copytree(folder / "1", folder / "2")
-        (folder / "config.pbtxt").write_text(bundles.config("colours", bundles.colour_card(), 2))
-        await until(lambda: executor.models["colours"].version == 2)
-        assert here.gpu.held() != held
-
-        await until(lambda: here.gpu.held() == held)
-
-        assert (await executor.infer("colours", BLACK, 2))["scores"].shape == (1, 4)
-        watching.cancel()
-        await asyncio.wait([watching])
-        executor.close()
-
-    asyncio.run(scenario())
-    gc.collect()
-    assert here.gpu.held() == {}
-    assert here.gpu.faults == []

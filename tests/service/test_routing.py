@@ -7,8 +7,7 @@ import collections
 import contextlib
 import json
 import logging
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from service.tasks import classify, detect
 from tests.conftest import Serve
 from tests.service.asking import post
 from tests.service.fakes import FakeExecutor
+from tests.service.scenario import until
 
 MODELS = ("now", "next")
 
@@ -52,13 +52,6 @@ async def routing(
         watching.cancel()
         await asyncio.wait([watching])
         gateway.close()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    end_s = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end_s, "it did not come to pass"
-        await asyncio.sleep(0.005)
 
 
 def test_requests_fall_to_models_by_their_weights():

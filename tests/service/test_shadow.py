@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from service.tasks import classify, detect, segment
 from tests import bundles, finding
 from tests.conftest import encoded
 from tests.service.fakes import FakeExecutor
+from tests.service.scenario import until
 
 
 @contextlib.asynccontextmanager
@@ -39,13 +39,6 @@ async def shadowing(
         await until(lambda: not gateway._shadows._running)
     finally:
         gateway.close()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    end_s = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end_s, "it did not come to pass"
-        await asyncio.sleep(0.005)
 
 
 async def ask(gateway: Gateway, data: bytes, model: str, task: Any = classify) -> Answer[Any]:

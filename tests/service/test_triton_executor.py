@@ -18,6 +18,7 @@ from service.settings import Settings
 from service.tasks import classify as classify_task
 from tests import bundles
 from tests.contract.pictures import encoded, photo
+from tests.service.scenario import until
 
 IMAGES = np.zeros((2, bundles.SIZE_PX, bundles.SIZE_PX, 3), np.uint8)
 
@@ -102,13 +103,6 @@ async def watching(port, timeout_s=1.0, region_bytes=0):
         task.cancel()
         await asyncio.wait([task])
         gateway.close()
-
-
-async def until(condition, timeout_s=10.0):
-    end_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end_s, "it did not come to pass"
-        await asyncio.sleep(0.01)
 
 
 async def classify(gateway):
