@@ -19,27 +19,16 @@ from tests.system import browsing
 from tests.system.browsing import contrast, drop, rgb, shown_width
 
 # Only where there is a browser, which browsing.py looks for.
-from playwright.sync_api import Browser, Page, expect  # isort: skip
+from playwright.sync_api import Page, expect  # isort: skip
 
 pytestmark = pytest.mark.browser
+pytest_plugins = ["tests.system.pages"]
 
 
 @pytest.fixture(scope="module")
 def address(repository: Path) -> Iterator[str]:
     with browsing.served(repository) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing.launched() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    with browsing.opened(browser, address) as page:
-        yield page
 
 
 def photo() -> bytes:

@@ -15,9 +15,10 @@ from tests.system import browsing
 from tests.system.browsing import contrast, drop_all, over, rgb
 
 # Only where there is a browser, which browsing.py looks for.
-from playwright.sync_api import Browser, Page, expect  # isort: skip
+from playwright.sync_api import Page, expect  # isort: skip
 
 pytestmark = pytest.mark.browser
+pytest_plugins = ["tests.system.pages"]
 
 TOUCH_PX = 44
 TEXT, PART = 4.5, 3.0
@@ -33,19 +34,6 @@ STATES = ["empty", "classify", "several", "refused", "detect", "segment", "key"]
 def address(scene_repository: Path) -> Iterator[str]:
     with browsing.served(scene_repository) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing.launched() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    with browsing.opened(browser, address) as page:
-        expect(page.locator("#model")).to_be_enabled()
-        yield page
 
 
 def bring(page: Page, state: str) -> None:

@@ -21,6 +21,7 @@ from tests.system.browsing import drop, in_flight
 from playwright.sync_api import Browser, Page, expect  # isort: skip
 
 pytestmark = pytest.mark.browser
+pytest_plugins = ["tests.system.pages"]
 
 THINGS: dict[str, finding.Box] = {"red": (60, 60, 260, 180), "green": (300, 150, 560, 420)}
 SCENE = encoded(finding.scene((640, 480), THINGS))
@@ -43,19 +44,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         publish(bundles.write_bundle(folder / "twisted" / name, graph, other), repository, name)
     with browsing.served(repository) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing.launched() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    with browsing.opened(browser, address) as page:
-        expect(page.locator("#model")).to_be_enabled()
-        yield page
 
 
 def compare(page: Page, model: str, other: str, data: bytes = SCENE) -> None:

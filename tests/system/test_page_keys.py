@@ -19,6 +19,7 @@ from tests.system.browsing import drop_all
 from playwright.sync_api import Browser, Page, expect  # isort: skip
 
 pytestmark = pytest.mark.browser
+pytest_plugins = ["tests.system.pages"]
 
 WHOLE, SLOW, LIMITED, READER = (keys.generate() for _ in range(4))
 HELD = {
@@ -40,12 +41,6 @@ def address(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     keyfile.change(path, lambda _: KeysFile(keys=held))
     with browsing.served(repository, GPUSQ_API_KEYS=str(path)) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing.launched() as browser:
-        yield browser
 
 
 @contextlib.contextmanager

@@ -15,9 +15,10 @@ from tests.system import browsing
 from tests.system.browsing import drop, shown_width
 
 # Only where there is a browser, which browsing.py looks for.
-from playwright.sync_api import Browser, Page, expect  # isort: skip
+from playwright.sync_api import Page, expect  # isort: skip
 
 pytestmark = pytest.mark.browser
+pytest_plugins = ["tests.system.pages"]
 
 THINGS: dict[str, finding.Box] = {"red": (60, 60, 260, 180), "green": (300, 150, 560, 420)}
 SCENE = encoded(finding.scene((640, 480), THINGS))
@@ -30,19 +31,6 @@ NOTHING: Rgba = (0, 0, 0, 0)
 def address(scene_repository: Path) -> Iterator[str]:
     with browsing.served(scene_repository) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing.launched() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    with browsing.opened(browser, address) as page:
-        expect(page.locator("#model")).to_be_enabled()
-        yield page
 
 
 def drawn(page: Page, x: float, y: float, size_px: tuple[int, int] = (640, 480)) -> Rgba:

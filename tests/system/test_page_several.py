@@ -19,6 +19,7 @@ from tests.system.browsing import drop_all, in_flight
 from playwright.sync_api import Browser, Page, Route, expect  # isort: skip
 
 pytestmark = pytest.mark.browser
+pytest_plugins = ["tests.system.pages"]
 
 COLOURS = ("red", "lime", "blue")
 NAMES = {"red": "red", "lime": "green", "blue": "blue"}
@@ -28,19 +29,6 @@ NAMES = {"red": "red", "lime": "green", "blue": "blue"}
 def address(repository: Path) -> Iterator[str]:
     with browsing.served(repository) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing.launched() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    with browsing.opened(browser, address) as page:
-        expect(page.locator("#model")).to_be_enabled()
-        yield page
 
 
 def square(colour: str) -> bytes:
