@@ -38,12 +38,7 @@ class AsyncClient:
     ) -> None:
         self._policy = connection.policy(timeout_s, retries)
         self._url = connection.address(base_url)
-        self._http = httpx.AsyncClient(
-            base_url=self._url,
-            headers=connection.headers(api_key),
-            limits=connection.LIMITS,
-            verify=connection.authorities(self._url),
-        )
+        self._http = httpx.AsyncClient(**connection.options(self._url, api_key))
 
     async def __aenter__(self) -> Self:
         return self

@@ -47,12 +47,7 @@ class Client:
     ) -> None:
         self._policy = connection.policy(timeout_s, retries)
         self._url = connection.address(base_url)
-        self._http = httpx.Client(
-            base_url=self._url,
-            headers=connection.headers(api_key),
-            limits=connection.LIMITS,
-            verify=connection.authorities(self._url),
-        )
+        self._http = httpx.Client(**connection.options(self._url, api_key))
 
     def __enter__(self) -> Self:
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
@@ -73,6 +73,20 @@ def policy(timeout_s: float, retries: int) -> Policy:
     if not 0 <= retries <= _MAX_RETRIES:
         raise ArgumentError(f"retries: expected 0 to {_MAX_RETRIES}, got {retries!r}.")
     return Policy(timeout_s, retries)
+
+
+def options(url: httpx.URL, api_key: str | None) -> dict[str, Any]:
+    """Return what httpx's clients, of either kind, are made with.
+
+    Raises:
+        ArgumentError: The key cannot be sent.
+    """
+    return {
+        "base_url": url,
+        "headers": headers(api_key),
+        "limits": LIMITS,
+        "verify": authorities(url),
+    }
 
 
 def request(
