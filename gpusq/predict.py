@@ -99,7 +99,7 @@ class _Asking:
         self._order, self._client, self._out = order, client, out
         # A key may be for pictures alone: what is named in full needs nothing else.
         named = order.task != AUTO and not (order.draw and order.task == "detect")
-        models = _NO_MODELS if named else client.models()
+        models = _NO_MODELS if named else _models(client)
         self._task = _task(order, models)
         self._options = _options(order, self._task, models)
         self._drawn: DrawnFiles | None = None
@@ -123,13 +123,13 @@ class _Asking:
             answer: PictureAnswer = getattr(self._client, self._task)(data, **self._options)
         except GpusqError as error:
             if self._order.json:
-                self._say(json.dumps({"name": name, "problem": _problem(error)}))
+                self._say(json.dumps({"name": _whole(name), "problem": _problem(error)}))
             # That a file cannot be read names it.
             said = str(error) if isinstance(error, PictureError) else f"{name}: {_said(error)}"
             _complain(said)
             return False
         if self._order.json:
-            self._say(json.dumps({"name": name, "answer": reading.plain(answer)}))
+            self._say(json.dumps({"name": _whole(name), "answer": reading.plain(answer)}))
         else:
             self._say(table.text(name, answer))
         return self._drawn is None or self._draw(data, answer, path, self._drawn)
@@ -176,6 +176,15 @@ def _task(order: Order, models: Models) -> str:
     if model.task is None:
         raise GpusqError(f"The model {model.name!r} is {model.state}: {model.reason}")
     return model.task
+
+
+def _models(client: Client) -> Models:
+    try:
+        return client.models()
+    except RequestRefusedError as error:
+        if error.code == "forbidden":
+            raise GpusqError(f"{error} With --task nothing is asked but about pictures.") from error
+        raise
 
 
 def _first(tasks: list[str]) -> str:
@@ -237,6 +246,11 @@ def _problem(error: GpusqError) -> dict[str, Any]:
         said: dict[str, Any] = reading.plain(error.problem)
         return said
     return {"code": error.code, "detail": str(error)}
+
+
+def _whole(name: str) -> str:
+    """Return a name without what is no text, as a file's may have it; JSON readers refuse that."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _said(error: GpusqError) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime, timezone
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -81,6 +81,10 @@ def _add_new(new: argparse.ArgumentParser) -> None:
 
 
 def _new(arguments: argparse.Namespace) -> None:
+    if arguments.not_after is not None and arguments.not_after < _today():
+        raise KeysError(
+            f"--not-after: expected today, {_today()} by UTC, or later, got {arguments.not_after}."
+        )
     secret = keys.generate()
     chosen = {
         "id": arguments.id,
@@ -116,6 +120,16 @@ def _said(error: ValidationError) -> str:
     return f"--{first['loc'][0]}: {first['msg']}, got {first['input']!r}."
 
 
+def _until(last: date | None) -> str:
+    if last is None:
+        return "no end"
+    return f"until {last}" if last >= _today() else f"ended with {last}"
+
+
+def _today() -> date:
+    return datetime.now(timezone.utc).date()
+
+
 def _list(arguments: argparse.Namespace) -> None:
     for key in keyfile.read(arguments.file).keys:
         said = [
@@ -123,7 +137,7 @@ def _list(arguments: argparse.Namespace) -> None:
             "all models" if key.models is None else f"models {','.join(key.models)}",
             "no rate" if key.rate is None else f"{key.rate:g}/s, {key.most_at_once} at once",
             "no quota" if key.quota is None else f"{key.quota} a day",
-            "no end" if key.not_after is None else f"until {key.not_after}",
+            _until(key.not_after),
         ]
         print(f"{key.id}: {'; '.join(said)}")
 

@@ -22,7 +22,7 @@ from service.executors import choice
 from service.settings import Settings
 from tests import finding
 from tests.conftest import Serve, encoded
-from tests.gpusq.scripted import Says, running
+from tests.gpusq.scripted import Says, problem, running
 
 ROOT = Path(__file__).parents[2]
 THINGS: dict[str, finding.Box] = {"red": (20, 24, 120, 100), "green": (150, 80, 301, 221)}
@@ -310,3 +310,25 @@ def test_the_version_is_that_of_the_package(capsys):
 
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"gpusq-vit {metadata.version('gpusq-vit')}\n"
+
+
+def test_a_key_that_may_not_list_models_is_told_what_makes_that_needless(
+    predict: Predict, photos: Path
+):
+    with running() as script:
+        script.says = [problem(403, "forbidden")]
+        code, _, err = predict(photos / "scene.png", "--url", script.url)
+
+    assert code == 1
+    assert "With --task nothing is asked but about pictures" in err[0]
+
+
+def test_a_name_that_is_no_text_is_still_json(predict: Predict, photos: Path):
+    path = Path(os.fsdecode(os.fsencode(photos) + b"/bad\xff.jpg"))
+    path.write_bytes((photos / "a red one.jpg").read_bytes())
+
+    code, out, _ = predict(path, "--json")
+
+    assert code == 0
+    assert json.loads(out[0])["name"].endswith("bad\\xff.jpg")
+    assert "\\udc" not in out[0]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -53,14 +54,21 @@ def test_a_new_key_is_printed_once_and_only_its_hash_is_kept(command, path: Path
 def test_keys_are_made_listed_and_revoked(command):
     command("new", "--id", "ann", "--rate", "2.5", "--burst", "4", "--quota", "100")
     options = ("--scope", "metrics", "--scope", "infer", "--model", "a", "--model", "b")
-    command("new", "--id", "bob", *options, "--not-after", "2027-12-31")
+    command("new", "--id", "bob", *options, "--not-after", "2999-12-31")
 
     assert command("list").splitlines() == [
         "ann: infer,models; all models; 2.5/s, 4 at once; 100 a day; no end",
-        "bob: infer,metrics; models a,b; no rate; no quota; until 2027-12-31",
+        "bob: infer,metrics; models a,b; no rate; no quota; until 2999-12-31",
     ]
     command("revoke", "--id", "ann")
     assert command("list").splitlines()[0].startswith("bob: ")
+
+
+def test_a_key_whose_last_day_is_over_is_listed_as_ended(command, path: Path):
+    key = keys.Key(id="ann", sha256=keys.fingerprint("any"), not_after=date(2020, 1, 1))
+    keyfile.change(path, lambda _: keys.KeysFile(keys=(key,)))
+
+    assert command("list").strip().endswith("ended with 2020-01-01")
 
 
 @pytest.mark.parametrize(
@@ -72,6 +80,7 @@ def test_keys_are_made_listed_and_revoked(command):
         (("new", "--id", "x", "--rate", "nan"), "--rate: "),
         (("new", "--id", "x", "--quota", "-1"), "--quota: "),
         (("new", "--id", "x", "--burst", "3"), "a burst needs a rate"),
+        (("new", "--id", "x", "--not-after", "2020-01-01"), "or later, got 2020-01-01"),
         (("revoke", "--id", "bob"), "there are: ann"),
     ],
 )
